@@ -1,0 +1,198 @@
+#include "core/context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "core/checked.h"
+#include "core/threads.h"
+
+static _Thread_local char thread_error[TW_ERROR_TEXT];
+
+const char *tw_version(void) {
+    return TW_VERSION_STRING;
+}
+
+const char *tw_status_name(tw_status status) {
+    switch (status) {
+    case TW_OK:
+        return "ok";
+    case TW_ERROR_ARGUMENT:
+        return "bad argument";
+    case TW_ERROR_MEMORY:
+        return "out of memory";
+    case TW_ERROR_IO:
+        return "input/output error";
+    case TW_ERROR_FORMAT:
+        return "bad file format";
+    case TW_ERROR_UNSUPPORTED:
+        return "unsupported";
+    case TW_ERROR_DEVICE:
+        return "device error";
+    case TW_ERROR_CANCELLED:
+        return "cancelled";
+    case TW_ERROR_NUMERIC:
+        return "not a finite number";
+    case TW_ERROR_INTERNAL:
+        return "internal error";
+    }
+    return "unknown status";
+}
+
+static char *error_buffer(tw_context *ctx) {
+    return ctx ? ctx->error : thread_error;
+}
+
+tw_status tw_fail(tw_context *ctx, tw_status status, const char *format, ...) {
+    char text[TW_ERROR_TEXT]; /* the arguments may point into the old text */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    memcpy(error_buffer(ctx), text, sizeof text);
+    return status;
+}
+
+tw_status tw_fail_prefix(tw_context *ctx, tw_status status, const char *format, ...) {
+    char text[TW_ERROR_TEXT];
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (used < 0) used = 0;
+    if ((size_t)used < sizeof text)
+        snprintf(text + used, sizeof text - (size_t)used, ": %s", error_buffer(ctx));
+    memcpy(error_buffer(ctx), text, sizeof text);
+    return status;
+}
+
+void tw_log(tw_context *ctx, tw_log_level level, const char *format, ...) {
+    if (!ctx || !ctx->log || level > ctx->log_level) return;
+    char text[TW_ERROR_TEXT];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    ctx->log(ctx->log_user, level, text);
+}
+
+static void *libc_allocate(void *user, size_t bytes, size_t alignment) {
+    (void)user;
+    size_t padded;
+    if (!tw_add_size(bytes, alignment - 1, &padded)) return NULL;
+    return aligned_alloc(alignment, padded & ~(alignment - 1));
+}
+
+static void libc_release(void *user, void *memory) {
+    (void)user;
+    free(memory);
+}
+
+static const tw_allocator libc_allocator = {libc_allocate, libc_release, NULL};
+
+void *tw_allocate(tw_context *ctx, size_t count, size_t size) {
+    const tw_allocator *a = ctx ? &ctx->allocator : &libc_allocator;
+    size_t bytes;
+    if (!tw_mul_size(count, size, &bytes)) {
+        tw_fail(ctx, TW_ERROR_MEMORY, "%zu elements of %zu bytes do not fit an address", count,
+                size);
+        return NULL;
+    }
+    void *memory = a->allocate(a->user, bytes ? bytes : 1, 64);
+    if (!memory) {
+        tw_fail(ctx, TW_ERROR_MEMORY, "out of memory: %zu bytes were asked for", bytes);
+        return NULL;
+    }
+    memset(memory, 0, bytes);
+    return memory;
+}
+
+void tw_free(tw_context *ctx, void *memory) {
+    if (!memory) return;
+    const tw_allocator *a = ctx ? &ctx->allocator : &libc_allocator;
+    a->release(a->user, memory);
+}
+
+char *tw_strdup(tw_context *ctx, const char *text) {
+    size_t n = strlen(text);
+    char *copy = tw_allocate(ctx, n + 1, 1);
+    if (copy) memcpy(copy, text, n);
+    return copy;
+}
+
+tw_status tw_context_create(const tw_context_options *options, tw_context **out) {
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    if (!out) return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: no place for the result");
+    *out = NULL;
+    if (options) {
+        if (options->size < sizeof(size_t) + sizeof(tw_device) || options->size > sizeof o)
+            return tw_fail(NULL, TW_ERROR_ARGUMENT,
+                           "context: options of %zu bytes; use TW_CONTEXT_OPTIONS_INIT",
+                           options->size);
+        memcpy(&o, options, options->size);
+    }
+    if (o.threads < 0 || o.threads > 4096)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: threads: expected 0 to 4096, got %d",
+                       o.threads);
+    if (o.device != TW_DEVICE_AUTO && o.device != TW_DEVICE_CPU && o.device != TW_DEVICE_CUDA)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: unknown device %d", (int)o.device);
+    if (o.device == TW_DEVICE_CUDA)
+        return tw_fail(NULL, TW_ERROR_DEVICE,
+                       "context: device cuda: this build runs on the CPU only; use auto or cpu");
+    const tw_allocator *a = o.allocator ? o.allocator : &libc_allocator;
+    if (!a->allocate || !a->release)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
+    tw_context *ctx = a->allocate(a->user, sizeof *ctx, 64);
+    if (!ctx) return tw_fail(NULL, TW_ERROR_MEMORY, "context: out of memory");
+    memset(ctx, 0, sizeof *ctx);
+    ctx->allocator = *a;
+    ctx->log = o.log;
+    ctx->log_user = o.log_user;
+    ctx->log_level = o.log_level;
+    ctx->poison = o.poison != 0;
+    int threads = o.threads ? o.threads : tw_threads_available();
+    tw_status s =
+        tw_backend_cpu_create(ctx, threads, o.provider ? o.provider : "auto", &ctx->backend);
+    if (s != TW_OK) {
+        tw_fail(NULL, s, "context: %s", ctx->error);
+        tw_context_free(ctx);
+        return s;
+    }
+    snprintf(ctx->device_name, sizeof ctx->device_name, "CPU, %d thread%s", threads,
+             threads == 1 ? "" : "s");
+    *out = ctx;
+    return TW_OK;
+}
+
+void tw_context_free(tw_context *ctx) {
+    if (!ctx) return;
+    if (ctx->backend) ctx->backend->destroy(ctx->backend);
+    tw_allocator a = ctx->allocator;
+    a.release(a.user, ctx);
+}
+
+const char *tw_context_error(const tw_context *ctx) {
+    return ctx ? ctx->error : thread_error;
+}
+
+const char *tw_context_device_name(const tw_context *ctx) {
+    return ctx ? ctx->device_name : "";
+}
+
+tw_device tw_context_device(const tw_context *ctx) {
+    return ctx ? ctx->backend->device : TW_DEVICE_AUTO;
+}
+
+int tw_context_threads(const tw_context *ctx) {
+    return ctx ? ctx->backend->threads : 0;
+}
+
+const char *tw_context_provider(const tw_context *ctx, int index) {
+    if (!ctx || index < 0) return NULL;
+    const tw_provider *const *p = ctx->backend->providers;
+    for (int i = 0; p[i]; i++)
+        if (i == index) return p[i]->name;
+    return NULL;
+}

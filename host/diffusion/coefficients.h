@@ -1,0 +1,23 @@
+/* One row of float32 per sampling step, formed in float64: all that a step needs to know besides
+ * its tensors. A device reads the row that its step counter names. */
+#ifndef TW_DIFFUSION_COEFFICIENTS_H
+#define TW_DIFFUSION_COEFFICIENTS_H
+
+/* A is alphas_cumprod; t is the current entry, p the next one of the time-step list. */
+enum tw_coef {
+    TW_COEF_TIME = 0,        /* the time given to the network */
+    TW_COEF_A = 1,           /* A_t */
+    TW_COEF_1MA = 2,         /* 1 - A_t */
+    TW_COEF_AP = 3,          /* A_p */
+    TW_COEF_1MAP = 4,        /* 1 - A_p */
+    TW_COEF_1MRATIO = 5,     /* 1 - A_t / A_p */
+    TW_COEF_X0 = 6,          /* factor of x0 (TW_UPDATE_LINEAR) */
+    TW_COEF_X = 7,           /* factor of x */
+    TW_COEF_Z = 8,           /* factor of the noise */
+    TW_COEF_LOGVAR_MIN = 9,  /* TW_UPDATE_LEARNED_RANGE: ln of the small variance */
+    TW_COEF_LOGVAR_MAX = 10, /* ln of the large variance */
+    TW_COEF_NOISE = 11,      /* 1 where the step adds noise, 0 in the last one */
+    TW_COEF_WIDTH = 12
+};
+
+#endif

@@ -1,0 +1,75 @@
+/* The context: a device, its threads, an allocator, a log callback and the text of the last error.
+ *
+ * Every other handle is made from a context and must be freed before it. A context and the handles
+ * made from it are used by one thread at a time; different contexts are independent and may be used
+ * by different threads at once. No call aborts or exits the process. */
+#ifndef TWEEDIE_CONTEXT_H
+#define TWEEDIE_CONTEXT_H
+
+#include <stddef.h>
+
+#include "status.h"
+
+TW_BEGIN_DECLS
+
+typedef struct tw_context tw_context;
+
+typedef enum tw_device { TW_DEVICE_AUTO = 0, TW_DEVICE_CPU = 1, TW_DEVICE_CUDA = 2 } tw_device;
+
+typedef enum tw_log_level {
+    TW_LOG_ERROR = 0,
+    TW_LOG_WARNING = 1,
+    TW_LOG_INFO = 2,
+    TW_LOG_DEBUG = 3
+} tw_log_level;
+
+/* `text` is one line without a newline, valid during the call. */
+typedef void (*tw_log_fn)(void *user, tw_log_level level, const char *text);
+
+/* Host memory. `allocate` returns memory aligned to `alignment` (a power of two, at least 16) or
+ * null; `release` gets what `allocate` returned. Both may be called from several threads at once.
+ */
+typedef struct tw_allocator {
+    void *(*allocate)(void *user, size_t bytes, size_t alignment);
+    void (*release)(void *user, void *memory);
+    void *user;
+} tw_allocator;
+
+typedef struct tw_context_options {
+    size_t size;      /* sizeof(tw_context_options), set by the initialiser */
+    tw_device device; /* AUTO: CUDA if there is one, else CPU */
+    int threads;      /* CPU threads; 0: one per core available to the process */
+    tw_log_fn log;    /* null: warnings and errors go to no one */
+    void *log_user;
+    tw_log_level log_level;        /* nothing less important is reported */
+    const tw_allocator *allocator; /* null: the C library; copied */
+    const char
+        *provider; /* "auto", or the name of the only provider to use, such as "cpu-reference" */
+    int poison;    /* nonzero: fill dead plan memory with NaN, to find lifetime mistakes */
+} tw_context_options;
+
+#define TW_CONTEXT_OPTIONS_INIT                                                                    \
+    { sizeof(tw_context_options), TW_DEVICE_AUTO, 0, 0, 0, TW_LOG_WARNING, 0, 0, 0 }
+
+/* Makes a context. `options` may be null for the defaults. On failure *out is null and
+ * tw_context_error(NULL) has the text. */
+TW_API tw_status tw_context_create(const tw_context_options *options, tw_context **out);
+
+/* Frees the context. Null is allowed. All handles made from it must be gone. */
+TW_API void tw_context_free(tw_context *ctx);
+
+/* The text of the last failure on this context, one line, "" if there was none. With a null
+ * context: the calling thread's last failure that had no context. Valid until the next failure. */
+TW_API const char *tw_context_error(const tw_context *ctx);
+
+/* What was decided: the device in words ("CPU, 2 threads"), never null. */
+TW_API const char *tw_context_device_name(const tw_context *ctx);
+TW_API tw_device tw_context_device(const tw_context *ctx);
+TW_API int tw_context_threads(const tw_context *ctx);
+
+/* Name of the provider with this index in order of preference; null past the last. */
+TW_API const char *tw_context_provider(const tw_context *ctx, int index);
+
+TW_END_DECLS
+
+#endif

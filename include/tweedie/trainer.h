@@ -1,0 +1,90 @@
+/* Training a model on a data set. */
+#ifndef TWEEDIE_TRAINER_H
+#define TWEEDIE_TRAINER_H
+
+#include "dataset.h"
+#include "model.h"
+
+TW_BEGIN_DECLS
+
+typedef struct tw_trainer tw_trainer;
+
+typedef enum tw_lr_schedule {
+    TW_LR_CONSTANT = 0,
+    TW_LR_COSINE = 1,
+    TW_LR_LINEAR = 2
+} tw_lr_schedule;
+
+/* How a time step's loss is weighted, on the epsilon loss (Hang et al. 2023 for MIN_SNR). */
+typedef enum tw_loss_weight { TW_WEIGHT_SIMPLE = 0, TW_WEIGHT_MIN_SNR = 1 } tw_loss_weight;
+
+typedef struct tw_trainer_options {
+    size_t size;
+    int64_t steps;      /* optimizer steps of the whole run */
+    int64_t batch_size; /* samples of one micro-step */
+    int64_t accumulate; /* micro-steps of one optimizer step */
+    double lr;
+    tw_lr_schedule lr_schedule; /* after the warm-up, to 0 at `steps` unless constant */
+    int64_t lr_warmup;          /* steps of linear warm-up */
+    double beta1, beta2, eps, weight_decay;
+    double clip_norm; /* 0: none */
+    double ema_decay; /* 0: no EMA */
+    int ema_warmup; /* nonzero: decay = min(ema_decay, (1 + k) / (10 + k)) at update k = 0, 1 ... */
+    int antithetic; /* nonzero: pairs t, T-1-t */
+    double cond_dropout; /* probability of the null label */
+    double flip;         /* probability of mirroring */
+    double holdout;      /* part of the data kept for validation, 0..0.5 */
+    tw_loss_weight weight;
+    double snr_gamma;
+    uint64_t seed;
+} tw_trainer_options;
+
+#define TW_TRAINER_OPTIONS_INIT                                                                    \
+    {                                                                                              \
+        sizeof(tw_trainer_options), 1000, 64, 1, 1e-3, TW_LR_CONSTANT, 100, 0.9, 0.999, 1e-8, 0.0, \
+            1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0                              \
+    }
+
+/* A trainer of `model`'s weights. It holds the model; the data set must outlive it. A model with
+ * classes needs a labelled set; with cond_dropout its last label is the null label. */
+TW_API tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
+                                   const tw_trainer_options *options, tw_trainer **out);
+TW_API void tw_trainer_free(tw_trainer *trainer);
+
+typedef struct tw_train_metrics {
+    size_t size;
+    int64_t step;     /* optimizer steps done */
+    double loss;      /* of the last step */
+    double grad_norm; /* before clipping */
+    double lr;
+    int64_t skipped; /* steps whose gradient was not finite, so far */
+} tw_train_metrics;
+
+/* One optimizer step. `out` may be null. TW_ERROR_ARGUMENT after the last step. */
+TW_API tw_status tw_trainer_step(tw_trainer *trainer, tw_train_metrics *out);
+TW_API int64_t tw_trainer_step_count(const tw_trainer *trainer);
+
+/* Mean loss over the held-out part with the same noise every time; `ema` picks the weights. At most
+ * `limit` samples (0: all). TW_ERROR_ARGUMENT without a held-out part. */
+TW_API tw_status tw_trainer_validate(tw_trainer *trainer, int ema, int64_t limit, double *loss);
+
+/* The averaged weights as a model of their own (a copy at this moment; free it). */
+TW_API tw_status tw_trainer_ema_model(tw_trainer *trainer, tw_model **out);
+
+/* Writes everything that resuming needs (weights, moments, EMA, counters, random state, options)
+ * into `directory`, replacing an earlier state only once the new one is complete. */
+TW_API tw_status tw_trainer_save(tw_trainer *trainer, const char *directory);
+/* Takes up such a state: later steps give the same numbers to the bit as an unbroken run. The
+ * trainer must have been created with the same model configuration, data and options (`steps` may
+ * grow). */
+TW_API tw_status tw_trainer_resume(tw_trainer *trainer, const char *directory);
+
+typedef struct tw_trainer_memory {
+    size_t size;
+    size_t weights, gradients, optimizer, ema, arena, staging; /* bytes */
+} tw_trainer_memory;
+TW_API tw_status tw_trainer_get_memory(const tw_trainer *trainer, tw_trainer_memory *out);
+
+TW_END_DECLS
+
+#endif
