@@ -31,6 +31,11 @@ def make(kind, double, noise=None, **config):
         return getattr(module, CLASSES[kind])(**config)
 
 
+def written_config(scheduler):
+    """What save_config writes, but null for the -Infinity (no JSON) of lambda_min_clipped."""
+    return {k: None if v == float("-inf") else v for k, v in json.loads(scheduler.to_json_string()).items()}
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 def betas64(schedule, start, end, count=1000, zero_snr=False):
     """The schedules' formulas in float64, written without diffusers."""
@@ -100,7 +105,7 @@ def timestep_lists():
         for spacing in ("leading", "trailing", "linspace"):
             for offset in (0, 1):
                 if offset and spacing != "leading":
-                    continue  # steps_offset is read by leading only (asserted by the sources, see the README)
+                    continue  # steps_offset is read by leading only in diffusers' sources
                 for steps in STEP_COUNTS:
                     config = dict(LINEAR, timestep_spacing=spacing, steps_offset=offset)
                     if kind == "pndm":
@@ -123,6 +128,8 @@ def timestep_lists():
                         notes.append(f"{len(t)} entries")
                     if max(t) > 999:
                         notes.append("beyond the last training step")
+                    if steps >= 50 and max(t) < 850:
+                        notes.append(f"starts at {int(t[0])}")
                     if len(set(t)) != len(t):
                         notes.append("repeated entries")
                     if kind == "ddim" and any(a - b != 1000 // steps for a, b in zip(t, t[1:])):
@@ -233,8 +240,8 @@ def loops():
         s, timesteps, x = run_loop(kind, True, config, steps, **options)
         stock = run_loop(kind, False, config, steps, **options)[2]
         total = x.abs().sum().item()
-        row = {"name": name, "scheduler": kind, "config": json.loads(s.to_json_string()), "steps": len(timesteps) if steps is None else steps,
-               "eta": options.get("eta", 0.0), "feedback": options.get("feedback", True), "seed": g.RUN_SEED}
+        row = {"name": name, "scheduler": kind, "config": written_config(s), 
+               "steps": len(timesteps) if steps is None else steps, "eta": options.get("eta", 0.0), "feedback": options.get("feedback", True), "seed": g.RUN_SEED}
         if steps is not None:
             row["timesteps"] = timesteps
             if hasattr(s, "sigmas"):

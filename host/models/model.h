@@ -1,0 +1,68 @@
+/* The inside of a model: its named weights in one flat vector, and how its network is put into a
+ * plan. */
+#ifndef TW_MODELS_MODEL_H
+#define TW_MODELS_MODEL_H
+
+#include <stdbool.h>
+
+#include <tweedie/model.h>
+#include <tweedie/plan.h>
+
+/* How a fresh weight is drawn. UNIFORM is PyTorch's default for convolutions and linear layers:
+ * U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight and bias. */
+typedef enum tw_init { TW_INIT_UNIFORM, TW_INIT_ZERO, TW_INIT_ONE, TW_INIT_NORMAL } tw_init;
+
+typedef struct tw_weight {
+    char *name; /* as in a diffusers file */
+    int rank;
+    int64_t shape[TW_MAX_RANK]; /* as the plan has it: convolutions O,KH,KW,I */
+    int64_t count;
+    int64_t offset; /* in elements, within the flat vector; a multiple of 64 */
+    int64_t fan_in;
+    tw_init init;
+    double gain; /* factor of TW_INIT_NORMAL */
+    bool trainable;
+} tw_weight;
+
+typedef struct tw_weights {
+    tw_weight *items;
+    int64_t count, capacity;
+    int64_t total; /* elements of the flat vector, gaps (always zero) included */
+} tw_weights;
+
+struct tw_model {
+    tw_context *ctx;
+    int references;
+    tw_model_info info;
+    tw_schedule *schedule;
+    char *config, *scheduler_config; /* JSON texts */
+    const struct tw_architecture *architecture;
+    void *arch_config; /* of the architecture */
+    tw_weights weights;
+    void *storage; /* device memory, float32[weights.total] */
+};
+
+/* The network of one model in one plan. */
+typedef struct tw_network {
+    tw_value out;
+    tw_value *parameters; /* plan values by index into model->weights; owned by the caller, who
+                             frees it with tw_free */
+} tw_network;
+
+typedef struct tw_network_inputs {
+    tw_value x;      /* [N, shape], the plan's precision */
+    tw_value t;      /* [N], the plan's precision */
+    tw_value labels; /* int32[N], or TW_NONE */
+    tw_value rng;    /* for dropout in training; TW_NONE: no dropout */
+} tw_network_inputs;
+
+/* Adds the model's network to `plan`. Its parameters are left unbound. */
+tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs *in,
+                         tw_network *out);
+
+/* Binds every parameter to its place in the flat float32 (or float64, by the plan's precision)
+ * vector at `base`, and, where `gradients` is not null, the gradients likewise. */
+tw_status tw_model_bind(tw_model *model, tw_plan *plan, const tw_network *network, void *base,
+                        void *gradients);
+
+#endif
