@@ -45,12 +45,19 @@ static char *error_buffer(tw_context *ctx) {
     return ctx ? ctx->error : thread_error;
 }
 
+/* Names from files may hold newlines or terminal controls; the text is one line. */
+static void blank_controls(char *text) {
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = ' ';
+}
+
 tw_status tw_fail(tw_context *ctx, tw_status status, const char *format, ...) {
     char text[TW_ERROR_TEXT]; /* the arguments may point into the old text */
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    blank_controls(text);
     memcpy(error_buffer(ctx), text, sizeof text);
     return status;
 }
@@ -62,8 +69,10 @@ tw_status tw_fail_prefix(tw_context *ctx, tw_status status, const char *format, 
     int used = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (used < 0) used = 0;
-    if ((size_t)used < sizeof text)
-        snprintf(text + used, sizeof text - (size_t)used, ": %s", error_buffer(ctx));
+    if ((size_t)used < sizeof text &&
+        snprintf(text + used, sizeof text - (size_t)used, ": %s", error_buffer(ctx)) < 0)
+        text[used] = '\0';
+    blank_controls(text);
     memcpy(error_buffer(ctx), text, sizeof text);
     return status;
 }
