@@ -1,0 +1,104 @@
+/* The inside of a plan, shared by the files of graph/. Nodes stand in program order, which is also
+ * the order of execution; no address is dereferenced here. */
+#ifndef TW_GRAPH_INTERNAL_H
+#define TW_GRAPH_INTERNAL_H
+
+#include <stdbool.h>
+
+#include <tweedie/plan.h>
+
+#include "backend/backend.h"
+#include "core/context.h"
+
+typedef enum tw_value_kind {
+    TW_VALUE_INTERMEDIATE, /* lives in the arena between its first and last use */
+    TW_VALUE_OUTSIDE,      /* storage bound by the caller, or the plan's own for unbound ones */
+    TW_VALUE_VIEW          /* part of another value's memory */
+} tw_value_kind;
+
+typedef struct tw_value_info {
+    char *name; /* outside values only */
+    tw_desc desc;
+    tw_value_kind kind;
+    tw_value root;      /* itself unless a view; never a view */
+    size_t root_offset; /* bytes from the root's start */
+    bool writable, parameter, wanted, kept;
+    tw_value gradient; /* TW_NONE until tw_plan_backward */
+    void *address;     /* after compilation; outside values: as bound */
+    bool owned;
+    /* Set by compilation. */
+    bool needed, virtual_; /* virtual: inside a claimed region, never stored */
+    int uses;
+    int first, last; /* steps */
+    size_t offset;   /* in the arena */
+} tw_value_info;
+
+typedef struct tw_node {
+    tw_op_kind kind;
+    tw_op_attr attr;
+    int n_in, n_out;
+    tw_value in[TW_OP_MAX_IN];
+    tw_value out[TW_OP_MAX_OUT];
+    bool live;
+} tw_node;
+
+/* One provider call of a run. */
+typedef struct tw_step {
+    tw_kernel kernel;
+    const tw_provider *provider;
+    int first_node;
+    int n_slots;
+    tw_value *values; /* by slot */
+    void **addresses; /* by slot */
+    size_t workspace; /* offset in the arena */
+} tw_step;
+
+struct tw_plan {
+    tw_context *ctx;
+    tw_backend *backend;
+    tw_dtype precision;
+    bool no_regions, compiled;
+    tw_status status; /* the first failure of the builder */
+    char *error;
+    tw_value_info *values;
+    int n_values, cap_values;
+    tw_node *nodes;
+    int n_nodes, cap_nodes;
+    tw_step *steps;
+    int n_steps;
+    void *arena;
+    size_t arena_bytes, unshared_bytes, owned_bytes;
+};
+
+/* Records a builder failure unless there was one already. Returns TW_NONE for convenience. */
+tw_value tw_plan_fail(tw_plan *plan, tw_status status, const char *format, ...) TW_PRINTF(3, 4);
+
+/* True if the plan can be extended and `v` is one of its values; else records why not. */
+bool tw_plan_usable(tw_plan *plan, const char *what, tw_value v);
+
+/* A new intermediate value; TW_NONE on failure. */
+tw_value tw_plan_new(tw_plan *plan, tw_desc desc);
+tw_value tw_plan_outside(tw_plan *plan, const char *name, tw_desc desc, bool writable);
+
+/* Appends a node with the given operands (TW_NONE: absent). */
+void tw_plan_emit(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, int n_in,
+                  const tw_value *in, int n_out, const tw_value *out);
+
+/* Validates rank, extents and size of a shape from outside. */
+bool tw_desc_make(tw_dtype dtype, int rank, const int64_t *shape, tw_desc *out);
+
+static inline const tw_desc *tw_plan_desc(const tw_plan *plan, tw_value v) {
+    return &plan->values[v].desc;
+}
+
+/* Places the arena's tensors; see memory.c. `n` items, each with bytes, first and last step. */
+typedef struct tw_memory_item {
+    size_t bytes, offset;
+    int first, last;
+} tw_memory_item;
+tw_status tw_memory_place(tw_context *ctx, tw_memory_item *items, int n, size_t *total);
+
+/* Floating-point operations of a node, 2 a multiply-add; 0 for those bound by memory. */
+double tw_node_flops(const tw_plan *plan, const tw_node *node);
+
+#endif
