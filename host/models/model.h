@@ -13,7 +13,8 @@
 typedef enum tw_init { TW_INIT_UNIFORM, TW_INIT_ZERO, TW_INIT_ONE, TW_INIT_NORMAL } tw_init;
 
 typedef struct tw_weight {
-    char *name; /* as in a diffusers file */
+    char *name;    /* as in a diffusers file */
+    uint32_t hash; /* tw_name_hash(name) */
     int rank;
     int64_t shape[TW_MAX_RANK]; /* as the plan has it: convolutions O,KH,KW,I */
     int64_t count;
@@ -27,7 +28,9 @@ typedef struct tw_weight {
 typedef struct tw_weights {
     tw_weight *items;
     int64_t count, capacity;
-    int64_t total; /* elements of the flat vector, gaps (always zero) included */
+    int64_t total;     /* elements of the flat vector, gaps (always zero) included */
+    int64_t trainable; /* the leading elements, which training may change; the rest stays */
+    bool complete;     /* every weight is declared and has its place */
 } tw_weights;
 
 struct tw_model {
@@ -39,7 +42,8 @@ struct tw_model {
     const struct tw_architecture *architecture;
     void *arch_config; /* of the architecture */
     tw_weights weights;
-    void *storage; /* device memory, float32[weights.total] */
+    void *storage;                    /* device memory, float32[weights.total] */
+    struct tw_evaluation *evaluation; /* the plan of tw_model_forward's last batch size, or null */
 };
 
 /* The network of one model in one plan. */
@@ -52,11 +56,13 @@ typedef struct tw_network {
 typedef struct tw_network_inputs {
     tw_value x;      /* [N, shape], the plan's precision */
     tw_value t;      /* [N], the plan's precision */
-    tw_value labels; /* int32[N], or TW_NONE */
+    tw_value labels; /* int32[N], or TW_NONE. UNet2DModel's class_embed_type "timestep" also takes
+                        [N] of the plan's precision, "identity" only [N,T] of it */
     tw_value rng;    /* for dropout in training; TW_NONE: no dropout */
 } tw_network_inputs;
 
-/* Adds the model's network to `plan`. Its parameters are left unbound. */
+/* Adds the model's network to `plan`. Its parameters are left unbound. TW_ERROR_ARGUMENT where
+ * labels are given to a network without classes or the other way round. */
 tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs *in,
                          tw_network *out);
 
@@ -64,5 +70,22 @@ tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs
  * vector at `base`, and, where `gradients` is not null, the gradients likewise. */
 tw_status tw_model_bind(tw_model *model, tw_plan *plan, const tw_network *network, void *base,
                         void *gradients);
+
+/* A model without values for its weights (all zero). Both texts are copied; `scheduler` null means
+ * DDPM's defaults; the names are for messages. */
+tw_status tw_model_describe(tw_context *ctx, const char *config, const char *config_name,
+                            const char *scheduler, const char *scheduler_name, tw_model **out);
+
+/* Fresh weights, see weights.h. */
+tw_status tw_model_initialize(tw_model *model, uint64_t seed);
+
+struct tw_safetensors;
+/* Reads every weight from the files, which together hold exactly the model's tensors; `where` names
+ * them in errors. */
+tw_status tw_model_read_weights(tw_model *model, struct tw_safetensors *const *files, int count,
+                                const char *where);
+
+/* Frees the plan that tw_model_forward keeps. */
+void tw_model_forget_evaluation(tw_model *model);
 
 #endif
