@@ -1,0 +1,146 @@
+#include "models/layers.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "graph/internal.h"
+#include "models/weights.h"
+
+tw_scope tw_scope_in(const char *outer, const char *format, ...) {
+    tw_scope scope;
+    int used = snprintf(scope.text, sizeof scope.text, "%s%s", outer, *outer ? "." : "");
+    if (used < 0 || (size_t)used >= sizeof scope.text) return scope;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(scope.text + used, sizeof scope.text - (size_t)used, format, args);
+    va_end(args);
+    return scope;
+}
+
+static bool reserve(tw_builder *b, int64_t index) {
+    if (index < b->capacity) return true;
+    int64_t capacity = 2 * index + 64;
+    tw_value *values = tw_allocate(b->model->ctx, (size_t)capacity, sizeof *values);
+    if (!values) {
+        tw_plan_fail(b->plan, TW_ERROR_MEMORY, "the network's list of weights: out of memory");
+        return false;
+    }
+    if (b->capacity) memcpy(values, b->values, (size_t)b->capacity * sizeof *values);
+    for (int64_t i = b->capacity; i < capacity; i++) values[i] = TW_NONE;
+    tw_free(b->model->ctx, b->values);
+    b->values = values;
+    b->capacity = capacity;
+    return true;
+}
+
+/* Declares the weight if the model is new, and puts it into the plan. */
+static tw_value weight(tw_builder *b, const char *scope, const char *name, const char *suffix,
+                       tw_weight w) {
+    tw_scope layer = tw_scope_in(scope, "%s", name), full = tw_scope_in(layer.text, "%s", suffix);
+    tw_weights *all = &b->model->weights;
+    if (strlen(full.text) + 1 >= sizeof full.text)
+        return tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: the name is too long",
+                            full.text);
+    w.name = full.text;
+    if (!all->complete) {
+        tw_status s = tw_weights_add(b->model->ctx, all, &w);
+        if (s != TW_OK) return tw_plan_fail(b->plan, s, "%s", b->model->ctx->error);
+    }
+    int64_t index = tw_weights_find(all, full.text);
+    if (index < 0 || all->items[index].rank != w.rank ||
+        memcmp(all->items[index].shape, w.shape, (size_t)w.rank * sizeof w.shape[0]) != 0)
+        return tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: not as it was declared",
+                            full.text);
+    if (!reserve(b, index)) return TW_NONE;
+    b->values[index] = w.trainable
+                           ? tw_plan_parameter(b->plan, full.text, w.rank, w.shape)
+                           : tw_plan_input(b->plan, full.text, b->plan->precision, w.rank, w.shape);
+    return b->values[index];
+}
+
+static tw_value vector(tw_builder *b, const char *scope, const char *name, const char *suffix,
+                       int64_t count, int64_t fan_in, tw_init init) {
+    return weight(b, scope, name, suffix,
+                  (tw_weight){.rank = 1,
+                              .shape = {count},
+                              .fan_in = fan_in,
+                              .init = init,
+                              .gain = 1.0,
+                              .trainable = true});
+}
+
+tw_value tw_layer_conv2d(tw_builder *b, const char *scope, const char *name, tw_value x,
+                         int64_t channels, int64_t kernel, tw_conv_options options, tw_init init) {
+    if (x == TW_NONE) return TW_NONE;
+    int64_t in = tw_layer_channels(b, x), fan_in = in * kernel * kernel;
+    tw_value w = weight(b, scope, name, "weight",
+                        (tw_weight){.rank = 4,
+                                    .shape = {channels, kernel, kernel, in},
+                                    .fan_in = fan_in,
+                                    .init = init,
+                                    .trainable = true});
+    tw_value bias = vector(b, scope, name, "bias", channels, fan_in, init);
+    return tw_plan_conv2d(b->plan, x, w, bias, options);
+}
+
+tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_value x,
+                         int64_t features, tw_init init) {
+    if (x == TW_NONE) return TW_NONE;
+    int64_t in = tw_layer_channels(b, x);
+    tw_value w = weight(
+        b, scope, name, "weight",
+        (tw_weight){
+            .rank = 2, .shape = {features, in}, .fan_in = in, .init = init, .trainable = true});
+    tw_value bias = vector(b, scope, name, "bias", features, in, init);
+    return tw_plan_linear(b->plan, x, w, bias);
+}
+
+tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,
+                             tw_value scale_shift, tw_norm_options options) {
+    if (x == TW_NONE) return TW_NONE;
+    int64_t channels = tw_layer_channels(b, x);
+    tw_value gamma = vector(b, scope, name, "weight", channels, 1, TW_INIT_ONE);
+    tw_value beta = vector(b, scope, name, "bias", channels, 1, TW_INIT_ZERO);
+    return tw_plan_group_norm(b->plan, x, gamma, beta, scale_shift, options);
+}
+
+tw_value tw_layer_embedding(tw_builder *b, const char *scope, const char *name, tw_value index,
+                            int64_t rows, int64_t columns) {
+    if (index == TW_NONE) return TW_NONE;
+    tw_value table = weight(b, scope, name, "weight",
+                            (tw_weight){.rank = 2,
+                                        .shape = {rows, columns},
+                                        .fan_in = 1,
+                                        .init = TW_INIT_NORMAL,
+                                        .gain = 1.0,
+                                        .trainable = true});
+    return tw_plan_embedding(b->plan, table, index);
+}
+
+tw_value tw_layer_constant(tw_builder *b, const char *name, int64_t count, double gain) {
+    return weight(
+        b, "", name, "weight",
+        (tw_weight){
+            .rank = 1, .shape = {count}, .fan_in = 1, .init = TW_INIT_NORMAL, .gain = gain});
+}
+
+tw_value tw_layer_dropout(tw_builder *b, tw_value x, tw_value rng, double p) {
+    if (rng == TW_NONE || p == 0.0) return x;
+    return tw_plan_dropout(b->plan, x, rng, p, b->dropouts++);
+}
+
+tw_value tw_layer_real(tw_builder *b, tw_value x) {
+    if (x == TW_NONE || tw_plan_desc(b->plan, x)->dtype == b->plan->precision) return x;
+    return tw_plan_convert(b->plan, x, b->plan->precision);
+}
+
+int64_t tw_layer_channels(const tw_builder *b, tw_value x) {
+    int64_t shape[TW_MAX_RANK];
+    int rank = tw_plan_shape(b->plan, x, shape);
+    return rank > 0 ? shape[rank - 1] : 0;
+}
+
+tw_value tw_layer_fail(tw_builder *b, tw_status status, const char *text) {
+    return tw_plan_fail(b->plan, status, "%s", text);
+}
