@@ -1,0 +1,223 @@
+/* The forward pass of diffusers' UNet2DModel: the network of Ho et al. 2020 and its relatives. */
+#include "models/architecture.h"
+#include "models/layers.h"
+#include "models/unet_config.h"
+
+#define MAX_SKIPS (TW_UNET_MAX_LEVELS * (TW_UNET_MAX_LAYERS + 1))
+
+typedef enum resample { SAME, DOWN, UP } resample;
+
+typedef struct unet {
+    tw_builder *b;
+    tw_plan *plan;
+    const tw_unet_config *config;
+    const tw_network_inputs *in;
+    tw_value time; /* activated embedding of the time and the class, [N,T'] */
+    tw_value skips[MAX_SKIPS];
+    int n_skips;
+} unet;
+
+static tw_value conv3x3(unet *u, const char *scope, const char *name, tw_value x, int64_t channels,
+                        tw_init init) {
+    return tw_layer_conv2d(u->b, scope, name, x, channels, 3, (tw_conv_options){1, 1, 1, 1, 1},
+                           init);
+}
+
+static tw_value activate(unet *u, tw_value x) {
+    return tw_plan_activation(u->plan, x, u->config->act);
+}
+
+static tw_value norm_act(unet *u, const char *scope, const char *name, tw_value x,
+                         tw_value scale_shift) {
+    bool silu = u->config->act == TW_SILU;
+    tw_norm_options options = {u->config->groups, u->config->eps, silu};
+    tw_value h = tw_layer_group_norm(u->b, scope, name, x, scale_shift, options);
+    return silu ? h : activate(u, h);
+}
+
+static tw_value resampled(unet *u, tw_value x, resample how) {
+    if (how == UP) return tw_plan_upsample_nearest(u->plan, x, 2);
+    return how == DOWN ? tw_plan_average_pool(u->plan, x, 2) : x;
+}
+
+static tw_value resnet(unet *u, const char *scope, tw_value x, int64_t channels, resample how,
+                       double divisor) {
+    const bool scale_shift = u->config->scale_shift;
+    tw_value h = resampled(u, norm_act(u, scope, "norm1", x, TW_NONE), how);
+    x = resampled(u, x, how);
+    h = conv3x3(u, scope, "conv1", h, channels, TW_INIT_UNIFORM);
+    tw_value time = tw_layer_linear(u->b, scope, "time_emb_proj", u->time,
+                                    scale_shift ? 2 * channels : channels, TW_INIT_UNIFORM);
+    if (!scale_shift) h = tw_plan_add_vector(u->plan, h, time);
+    h = norm_act(u, scope, "norm2", h, scale_shift ? time : TW_NONE);
+    h = tw_layer_dropout(u->b, h, u->in->rng, u->config->dropout);
+    h = conv3x3(u, scope, "conv2", h, channels, TW_INIT_ZERO);
+    if (tw_layer_channels(u->b, x) != channels)
+        x = tw_layer_conv2d(u->b, scope, "conv_shortcut", x, channels, 1,
+                            (tw_conv_options){.stride = 1}, TW_INIT_UNIFORM);
+    return tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
+}
+
+static tw_value attention(unet *u, const char *scope, tw_value x, int groups, double divisor) {
+    int64_t s[TW_MAX_RANK] = {0};
+    if (tw_plan_shape(u->plan, x, s) != 4) return TW_NONE;
+    const int64_t head_dim = u->config->head_dim ? u->config->head_dim : s[3];
+    const int64_t heads = s[3] / head_dim, inner = heads * head_dim;
+    tw_value h = x;
+    if (groups)
+        h = tw_layer_group_norm(u->b, scope, "group_norm", x, TW_NONE,
+                                (tw_norm_options){groups, u->config->eps, 0});
+    h = tw_plan_reshape(u->plan, h, 3, (int64_t[]){s[0], s[1] * s[2], s[3]});
+    tw_value q = tw_layer_linear(u->b, scope, "to_q", h, inner, TW_INIT_UNIFORM);
+    tw_value k = tw_layer_linear(u->b, scope, "to_k", h, inner, TW_INIT_UNIFORM);
+    tw_value v = tw_layer_linear(u->b, scope, "to_v", h, inner, TW_INIT_UNIFORM);
+    h = tw_plan_attention(u->plan, q, k, v, TW_NONE, (int)heads, 0.0);
+    h = tw_layer_linear(u->b, scope, "to_out.0", h, s[3], TW_INIT_ZERO);
+    h = tw_plan_reshape(u->plan, h, 4, s);
+    return tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
+}
+
+/* One residual block of a level, with attention where the level has it. */
+static tw_value layer(unet *u, tw_unet_block kind, const char *level, int j, tw_value x,
+                      int64_t channels) {
+    tw_scope r = tw_scope_in(level, "resnets.%d", j), a = tw_scope_in(level, "attentions.%d", j);
+    x = resnet(u, r.text, x, channels, SAME, 1.0);
+    return kind == TW_UNET_ATTENTION ? attention(u, a.text, x, u->config->groups, 1.0) : x;
+}
+
+static tw_value downsample(unet *u, tw_unet_block kind, const char *level, tw_value x) {
+    const tw_unet_config *c = u->config;
+    tw_scope s = tw_scope_in(level, "downsamplers.0");
+    int64_t channels = tw_layer_channels(u->b, x);
+    if (kind == TW_UNET_RESNET || (kind == TW_UNET_ATTENTION && c->down_resnet))
+        return resnet(u, s.text, x, channels, DOWN, 1.0);
+    int before = c->downsample_padding;
+    return tw_layer_conv2d(u->b, s.text, "conv", x, channels, 3,
+                           (tw_conv_options){2, before, before, 1, 1}, TW_INIT_UNIFORM);
+}
+
+static tw_value upsample(unet *u, tw_unet_block kind, const char *level, tw_value x) {
+    tw_scope s = tw_scope_in(level, "upsamplers.0");
+    int64_t channels = tw_layer_channels(u->b, x);
+    if (kind == TW_UNET_RESNET || (kind == TW_UNET_ATTENTION && u->config->up_resnet))
+        return resnet(u, s.text, x, channels, UP, 1.0);
+    return conv3x3(u, s.text, "conv", resampled(u, x, UP), channels, TW_INIT_UNIFORM);
+}
+
+static tw_value down(unet *u, tw_value x) {
+    const tw_unet_config *c = u->config;
+    for (int i = 0; i < c->levels; i++) {
+        tw_scope level = tw_scope_in("", "down_blocks.%d", i);
+        for (int j = 0; j < c->layers; j++)
+            u->skips[u->n_skips++] = x = layer(u, c->down[i], level.text, j, x, c->channels[i]);
+        if (i + 1 < c->levels)
+            u->skips[u->n_skips++] = x = downsample(u, c->down[i], level.text, x);
+    }
+    return x;
+}
+
+static tw_value mid(unet *u, tw_value x) {
+    const tw_unet_config *c = u->config;
+    if (!c->mid) return x;
+    const int64_t channels = c->channels[c->levels - 1];
+    x = resnet(u, "mid_block.resnets.0", x, channels, SAME, c->mid_scale);
+    if (c->mid_attention)
+        x = attention(u, "mid_block.attentions.0", x, c->mid_attention_groups, c->mid_scale);
+    return resnet(u, "mid_block.resnets.1", x, channels, SAME, c->mid_scale);
+}
+
+static tw_value up(unet *u, tw_value x) {
+    const tw_unet_config *c = u->config;
+    for (int i = 0; i < c->levels; i++) {
+        tw_scope level = tw_scope_in("", "up_blocks.%d", i);
+        for (int j = 0; j <= c->layers; j++) {
+            x = tw_plan_concat(u->plan, (tw_value[]){x, u->skips[--u->n_skips]}, 2);
+            x = layer(u, c->up[i], level.text, j, x, c->channels[c->levels - 1 - i]);
+        }
+        if (i + 1 < c->levels) x = upsample(u, c->up[i], level.text, x);
+    }
+    return x;
+}
+
+/* Features of a time (or of a label that is one), [N,C0] or [N,2 C0]. */
+static tw_value time_features(unet *u, tw_value t) {
+    const tw_unet_config *c = u->config;
+    tw_time_options o = {.freq_shift = c->freq_shift, .scale = 1.0, .max_period = 10000.0};
+    o.flip = c->flip;
+    return tw_plan_time_embedding(u->plan, tw_layer_real(u->b, t), c->channels[0], o);
+}
+
+static tw_value time_mlp(unet *u, const char *scope, tw_value x) {
+    x = tw_layer_linear(u->b, scope, "linear_1", x, u->config->time_dim, TW_INIT_UNIFORM);
+    x = tw_plan_activation(u->plan, x, TW_SILU);
+    return tw_layer_linear(u->b, scope, "linear_2", x, u->config->time_dim, TW_INIT_UNIFORM);
+}
+
+static tw_value time_and_class(unet *u) {
+    const tw_unet_config *c = u->config;
+    const tw_value labels = u->in->labels;
+    tw_value t = u->in->t, features, label_features = TW_NONE;
+    const bool as_time = c->class_kind == TW_CLASS_TIMESTEP;
+    if (c->time == TW_TIME_FOURIER) {
+        tw_value w = tw_layer_constant(u->b, "time_proj", c->channels[0], 16.0);
+        tw_time_options o = {.log = 1};
+        features = tw_plan_fourier_embedding(u->plan, t, w, o);
+        if (as_time)
+            label_features = tw_plan_fourier_embedding(u->plan, tw_layer_real(u->b, labels), w, o);
+    } else if (c->time == TW_TIME_LEARNED) {
+        features = tw_layer_embedding(u->b, "", "time_proj", tw_plan_convert(u->plan, t, TW_I32),
+                                      c->time_steps, c->channels[0]);
+    } else {
+        features = time_features(u, t);
+        if (as_time) label_features = time_features(u, labels);
+    }
+    tw_value e = time_mlp(u, "time_embedding", features), k = TW_NONE;
+    if (c->class_kind == TW_CLASS_NONE) return e;
+    if (c->class_kind == TW_CLASS_TABLE)
+        k = tw_layer_embedding(u->b, "", "class_embedding", labels, c->classes, c->time_dim);
+    else
+        k = as_time ? time_mlp(u, "class_embedding", label_features) : labels;
+    return tw_plan_add(u->plan, e, k, 1.0, 1.0);
+}
+
+static tw_value build(tw_builder *b, const void *config, const tw_network_inputs *in) {
+    const tw_unet_config *c = config;
+    unet u = {.b = b, .plan = b->plan, .config = c, .in = in};
+    tw_value x = c->center_input ? tw_plan_scale(b->plan, in->x, 2.0, -1.0) : in->x;
+    u.time = activate(&u, time_and_class(&u));
+    u.skips[u.n_skips++] = x = conv3x3(&u, "", "conv_in", x, c->channels[0], TW_INIT_UNIFORM);
+    x = up(&u, mid(&u, down(&u, x)));
+    x = tw_layer_group_norm(b, "", "conv_norm_out", x, TW_NONE,
+                            (tw_norm_options){c->groups, c->eps, 1});
+    x = conv3x3(&u, "", "conv_out", x, c->out_channels, TW_INIT_ZERO);
+    if (c->time == TW_TIME_FOURIER) x = tw_plan_scale_samples(b->plan, x, in->t, 1);
+    return x;
+}
+
+static tw_status parse(const tw_json *json, void **config) {
+    *config = tw_allocate(json->ctx, 1, sizeof(tw_unet_config));
+    if (!*config) return TW_ERROR_MEMORY;
+    tw_status s = tw_unet_config_parse(json, *config);
+    if (s == TW_OK) return TW_OK;
+    tw_free(json->ctx, *config);
+    *config = NULL;
+    return s;
+}
+
+static void describe(const void *config, tw_model_info *info) {
+    const tw_unet_config *c = config;
+    info->rank = 3;
+    info->shape[0] = c->height;
+    info->shape[1] = c->width;
+    info->shape[2] = c->in_channels;
+    info->out_channels = c->out_channels;
+    if (c->class_kind == TW_CLASS_TABLE) info->classes = c->classes;
+    if (c->class_kind == TW_CLASS_TIMESTEP) info->classes = INT32_MAX;
+}
+
+static int64_t label_width(const void *config) {
+    const tw_unet_config *c = config;
+    return c->class_kind == TW_CLASS_IDENTITY ? c->time_dim : 0;
+}
+
+const tw_architecture tw_architecture_unet2d = {"UNet2DModel", parse, describe, label_width, build};
