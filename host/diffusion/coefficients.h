@@ -3,6 +3,8 @@
 #ifndef TW_DIFFUSION_COEFFICIENTS_H
 #define TW_DIFFUSION_COEFFICIENTS_H
 
+#include <tweedie/sampler.h>
+
 /* A is alphas_cumprod; t is the current entry, p the next one of the time-step list. */
 enum tw_coef {
     TW_COEF_TIME = 0,        /* the time given to the network */
@@ -19,5 +21,12 @@ enum tw_coef {
     TW_COEF_NOISE = 11,      /* 1 where the step adds noise, 0 in the last one */
     TW_COEF_WIDTH = 12
 };
+
+/* The rows of a run over a falling list of `steps` time steps, into rows[steps * TW_COEF_WIDTH].
+ * Past the last entry A_p is 1, or A_0 without options->set_alpha_to_one. TW_ERROR_UNSUPPORTED
+ * where the schedule has no signal and the network predicts epsilon. */
+tw_status tw_coefficients_make(tw_context *ctx, const tw_schedule *schedule,
+                               const tw_sampler_options *options, tw_prediction prediction,
+                               const int64_t *timesteps, int64_t steps, float *rows);
 
 #endif

@@ -1,5 +1,6 @@
 #include "diffusion/schedule.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -146,10 +147,11 @@ static tw_status fill(tw_schedule *s, const tw_schedule_options *o) {
     for (int64_t t = 0; t < s->steps; t++) {
         const double beta = beta_at(o, t);
         const bool last = t == s->steps - 1;
-        if (!(inside(beta, 0.0, 1.0) || (last && beta == 1.0)))
+        /* A smaller beta would not change 1 - beta. */
+        if (!(inside(beta, DBL_EPSILON, 1.0) || (last && beta == 1.0)))
             return tw_fail(s->ctx, TW_ERROR_ARGUMENT,
-                           "schedule: beta[%lld] is %g, expected a number between 0 and 1",
-                           (long long)t, beta);
+                           "schedule: beta[%lld] is %g, expected a number from %.1g to below 1",
+                           (long long)t, beta, DBL_EPSILON);
         product *= 1.0 - beta;
         /* Everything divides by A, and float32 must still hold its root. */
         if (product < 1e-60 && !last)
