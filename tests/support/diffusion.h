@@ -60,13 +60,13 @@ inline std::string text(const json_t *object, const char *key) {
     return value ? value : "";
 }
 
-// |got - want| <= bound, failing for NaN; quiet when it holds.
-#define EXPECT_WITHIN(got, want, bound)                                                            \
-    do {                                                                                           \
-        const double got_ = (got), want_ = (want), bound_ = (bound);                               \
-        EXPECT_TRUE(std::abs(got_ - want_) <= bound_)                                              \
-            << #got " is " << got_ << ", expected " << want_ << " within " << bound_;              \
-    } while (0)
+// |got - want| <= bound; fails for NaN.
+inline ::testing::AssertionResult within(double got, double want, double bound) {
+    if (std::abs(got - want) <= bound) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure()
+           << "got " << got << ", expected " << want << " within " << bound;
+}
+#define EXPECT_WITHIN(got, want, bound) EXPECT_TRUE(within(got, want, bound))
 
 // The failure's status, and a text that names what is wrong.
 #define EXPECT_REFUSED(status, context, call, words)                                               \

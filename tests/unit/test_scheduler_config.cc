@@ -146,7 +146,9 @@ TEST_F(SchedulerConfig, WritesWhatItReads) {
         EXPECT_EQ(config.spacing, again.spacing);
         EXPECT_EQ(config.steps_offset, again.steps_offset);
         EXPECT_EQ(config.set_alpha_to_one, again.set_alpha_to_one);
-        if (config.betas) EXPECT_EQ(config.betas[1], again.betas[1]);
+        if (config.betas) {
+            EXPECT_EQ(config.betas[1], again.betas[1]);
+        }
         tw_scheduler_config_free(ctx.get(), &again);
         tw_free(ctx.get(), text);
     }
