@@ -114,8 +114,8 @@ typedef enum tw_op_kind {
     /* The sampler's update in place; see diffusion/coefficients.h for the rows of `table`
      * f32[S, TW_COEF_WIDTH]: row rng[2] is used, and noise is TW_PURPOSE_SAMPLER's of step rng[2].
      * attr.update.  m has 2C channels with learned_range.  Guidance: m = m_u + w (m_c - m_u), m_c
-     * is `m`.  limit[N] is the dynamic threshold's s. in: m, [m_uncond?], table, rng, [limit?];
-     * out: x inout f32[N,...], [x0?] */
+     * is `m`; the variance's channels are m_c's.  limit[N] is the dynamic threshold's s. in: m,
+     * [m_uncond?], table, rng, [limit?]; out: x inout f32[N,...], [x0?] */
     TW_OP_SAMPLER_UPDATE,
     /* s[n] = clamp(quantile_q |x0|, 1, max) of the x0 that SAMPLER_UPDATE would predict.
      * in: x, m, [m_uncond?], table, rng; out: limit[N] */
