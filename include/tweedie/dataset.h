@@ -41,7 +41,7 @@ typedef struct tw_dataset_info {
 TW_API tw_status tw_dataset_get_info(const tw_dataset *dataset, tw_dataset_info *out);
 
 /* Sample `index` as float32 into out[shape]; *label (may be null) gets -1 if there is none. Several
- * threads may read at once. */
+ * threads may read at once, and a failure's text is therefore tw_context_error(NULL)'s. */
 TW_API tw_status tw_dataset_get(const tw_dataset *dataset, int64_t index, float *out,
                                 int32_t *label);
 
