@@ -202,7 +202,7 @@ static tw_status find(tw_model *model, const char *name, const void *array, int6
 }
 
 tw_status tw_model_get_weight(tw_model *model, const char *name, float *out, int64_t count) {
-    const tw_weight *w;
+    const tw_weight *w = NULL;
     TW_TRY(find(model, name, out, count, &w));
     tw_backend *backend = model->ctx->backend;
     float *plan = tw_allocate(model->ctx, (size_t)count, sizeof *plan);
@@ -214,7 +214,7 @@ tw_status tw_model_get_weight(tw_model *model, const char *name, float *out, int
 }
 
 tw_status tw_model_set_weight(tw_model *model, const char *name, const float *in, int64_t count) {
-    const tw_weight *w;
+    const tw_weight *w = NULL;
     TW_TRY(find(model, name, in, count, &w));
     float *plan = tw_allocate(model->ctx, (size_t)count, sizeof *plan);
     if (!plan) return TW_ERROR_MEMORY;
