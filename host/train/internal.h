@@ -1,0 +1,54 @@
+/* The inside of a trainer, shared by the files of train/. */
+#ifndef TW_TRAIN_INTERNAL_H
+#define TW_TRAIN_INTERNAL_H
+
+#include <tweedie/trainer.h>
+
+#include "backend/backend.h"
+#include "core/context.h"
+#include "data/loader.h"
+#include "graph/builder.h"
+#include "models/model.h"
+
+/* Values of a plan that runs the network on a batch and takes its loss. */
+typedef struct tw_loss_plan {
+    tw_plan *plan;
+    tw_value x, labels, rng; /* labels TW_NONE for an unconditional model */
+    tw_value per_sample;     /* [B], kept */
+} tw_loss_plan;
+
+struct tw_trainer {
+    tw_context *ctx;
+    tw_model *model;
+    const tw_dataset *dataset;
+    tw_trainer_options options;
+    tw_dataset_info data;
+    int64_t step; /* optimizer steps done */
+    tw_loader *loader;
+    tw_loader *held_out; /* null without a held-out part */
+
+    /* Flat float32 vectors of model->weights.total elements on the device, beside the weights; the
+     * optimizer works on the leading weights.trainable of them. */
+    void *gradients, *first_moment, *second_moment, *ema;
+    void *count; /* int64[2]: updates, skipped */
+    void *loss;  /* float32[1]: sum over the micro-steps of one step */
+
+    tw_loss_plan micro; /* forward, backward, += gradients */
+    tw_plan *update;    /* norm, AdamW, EMA, gradients cleared */
+    tw_value hyper, norm_out, loss_out;
+    tw_loss_plan validate[2]; /* by the weights: 0 the model's, 1 EMA; made when first needed */
+};
+
+/* Plans; see plans.c. */
+tw_status tw_trainer_build_micro(tw_trainer *trainer);
+tw_status tw_trainer_build_update(tw_trainer *trainer);
+tw_status tw_trainer_build_validation(tw_trainer *trainer, bool ema, tw_loss_plan *out);
+
+/* The learning rate of step `step` (0 is the first). */
+double tw_learning_rate(const tw_trainer_options *options, int64_t step);
+
+/* Weight of time step with alphas_cumprod `a` on the loss of this prediction (math: SNR = a/(1-a);
+ * min-SNR of Hang et al. 2023). */
+double tw_loss_weight_at(const tw_trainer_options *options, tw_prediction prediction, double a);
+
+#endif

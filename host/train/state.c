@@ -1,0 +1,161 @@
+/* The training state on disk: one safetensors file, replaced as a whole. The vectors are stored
+ * flat, in the order of the model's weights, so that any device can take them up. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "train/internal.h"
+
+#define FORMAT "1"
+
+typedef struct tw_state_item {
+    const char *name;
+    void *address; /* on the device */
+    tw_dtype dtype;
+    int64_t count;
+} tw_state_item;
+
+#define MAX_ITEMS 6
+
+static int list_items(const tw_trainer *t, tw_state_item *items) {
+    int64_t total = t->model->weights.total;
+    int n = 0;
+    items[n++] = (tw_state_item){"weights", t->model->storage, TW_F32, total};
+    items[n++] = (tw_state_item){"first_moment", t->first_moment, TW_F32, total};
+    items[n++] = (tw_state_item){"second_moment", t->second_moment, TW_F32, total};
+    if (t->ema) items[n++] = (tw_state_item){"ema", t->ema, TW_F32, total};
+    items[n++] = (tw_state_item){"count", t->count, TW_I64, 2};
+    return n;
+}
+
+/* What a run must have in common with the state that it takes up, as one text. `steps` may grow. */
+static void fingerprint(const tw_trainer *t, char *out, size_t size) {
+    const tw_trainer_options *o = &t->options;
+    snprintf(out, size,
+             "batch_size=%" PRId64 " accumulate=%" PRId64 " seed=%" PRIu64
+             " holdout=%.17g samples=%" PRId64 " antithetic=%d cond_dropout=%.17g flip=%.17g"
+             " weight=%d ema=%d",
+             o->batch_size, o->accumulate, o->seed, o->holdout, t->data.count, o->antithetic != 0,
+             o->cond_dropout, o->flip, (int)o->weight, t->ema != NULL);
+}
+
+static tw_status state_path(tw_context *ctx, const char *directory, char *out, size_t size) {
+    int n = snprintf(out, size, "%s/trainer.safetensors", directory);
+    if (n < 0 || (size_t)n >= size)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT, "trainer: the path \"%.64s...\" is too long",
+                       directory);
+    return TW_OK;
+}
+
+typedef struct tw_fetch {
+    tw_backend *backend;
+    const tw_state_item *items;
+} tw_fetch;
+
+static tw_status fetch(void *user, int64_t index, void *out) {
+    const tw_fetch *f = user;
+    const tw_state_item *item = &f->items[index];
+    return f->backend->download(f->backend, out, item->address,
+                                (size_t)item->count * tw_dtype_size(item->dtype));
+}
+
+tw_status tw_trainer_save(tw_trainer *t, const char *directory) {
+    if (!t || !directory)
+        return tw_fail(t ? t->ctx : NULL, TW_ERROR_ARGUMENT, "trainer: save: a null pointer");
+    char path[4096], options[512], step[32];
+    TW_TRY(state_path(t->ctx, directory, path, sizeof path));
+    TW_TRY(tw_directory_make(t->ctx, directory));
+    tw_state_item items[MAX_ITEMS];
+    tw_safetensors_item out[MAX_ITEMS];
+    int n = list_items(t, items);
+    memset(out, 0, sizeof out);
+    for (int i = 0; i < n; i++) {
+        out[i].name = items[i].name;
+        out[i].dtype = items[i].dtype;
+        out[i].rank = 1;
+        out[i].shape[0] = items[i].count;
+    }
+    fingerprint(t, options, sizeof options);
+    snprintf(step, sizeof step, "%" PRId64, t->step);
+    const tw_safetensors_pair metadata[] = {{"format", FORMAT},
+                                            {"step", step},
+                                            {"options", options},
+                                            {"model", tw_model_config(t->model)},
+                                            {"scheduler", tw_model_scheduler_config(t->model)}};
+    tw_fetch f = {t->ctx->backend, items};
+    return tw_safetensors_write(t->ctx, path, out, n, metadata, 5, fetch, &f);
+}
+
+static tw_status check_metadata(tw_trainer *t, const tw_safetensors *st, const char *path,
+                                int64_t *step) {
+    char options[512];
+    fingerprint(t, options, sizeof options);
+    const char *text = tw_safetensors_metadata(st, "format");
+    if (!text || strcmp(text, FORMAT) != 0)
+        return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: it is no training state of format " FORMAT,
+                       path);
+    const struct {
+        const char *key, *want;
+    } same[] = {{"options", options},
+                {"model", tw_model_config(t->model)},
+                {"scheduler", tw_model_scheduler_config(t->model)}};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        text = tw_safetensors_metadata(st, same[i].key);
+        if (!text || strcmp(text, same[i].want) != 0)
+            return tw_fail(t->ctx, TW_ERROR_ARGUMENT,
+                           "%s: the state was saved with another %s: \"%.160s\", now \"%.160s\"",
+                           path, same[i].key, text ? text : "", same[i].want);
+    }
+    text = tw_safetensors_metadata(st, "step");
+    char *end = NULL;
+    long long value = text ? strtoll(text, &end, 10) : -1;
+    if (!text || end == text || *end || value < 0)
+        return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: step: expected a whole number", path);
+    if (value > t->options.steps)
+        return tw_fail(t->ctx, TW_ERROR_ARGUMENT,
+                       "%s: it stands at step %lld, beyond the %lld that are wanted", path, value,
+                       (long long)t->options.steps);
+    *step = value;
+    return TW_OK;
+}
+
+static tw_status load_items(tw_trainer *t, const tw_safetensors *st, const char *path) {
+    tw_backend *b = t->ctx->backend;
+    tw_state_item items[MAX_ITEMS];
+    int n = list_items(t, items);
+    const tw_safetensors_entry *found[MAX_ITEMS];
+    /* All are checked before the first is taken up: a bad file changes nothing. */
+    for (int i = 0; i < n; i++) {
+        found[i] = tw_safetensors_find(st, items[i].name);
+        if (!found[i] || !found[i]->known || found[i]->dtype != items[i].dtype ||
+            found[i]->count != items[i].count)
+            return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: %s: expected %lld numbers of %s", path,
+                           items[i].name, (long long)items[i].count, tw_dtype_name(items[i].dtype));
+    }
+    for (int i = 0; i < n; i++)
+        TW_TRY(b->upload(b, items[i].address, found[i]->data, found[i]->bytes));
+    return TW_OK;
+}
+
+tw_status tw_trainer_resume(tw_trainer *t, const char *directory) {
+    if (!t || !directory)
+        return tw_fail(t ? t->ctx : NULL, TW_ERROR_ARGUMENT, "trainer: resume: a null pointer");
+    char path[4096];
+    tw_safetensors *st = NULL;
+    int64_t step = 0;
+    TW_TRY(state_path(t->ctx, directory, path, sizeof path));
+    TW_TRY(tw_safetensors_open(t->ctx, path, &st));
+    tw_status s = check_metadata(t, st, path, &step);
+    if (s == TW_OK) s = load_items(t, st, path);
+    tw_safetensors_close(st);
+    if (s != TW_OK) return s;
+    /* The rest follows from the step: the batches and the noise are addressed by number. */
+    int64_t micro_steps = step * t->options.accumulate;
+    t->step = step;
+    int64_t rng[4] = {(int64_t)t->options.seed, 0, micro_steps, 0};
+    TW_TRY(tw_plan_write(t->micro.plan, t->micro.rng, rng, sizeof rng));
+    return tw_loader_seek(t->loader, micro_steps * t->options.batch_size);
+}
