@@ -91,9 +91,8 @@ static tw_status make_vectors(tw_trainer *t) {
 }
 
 static tw_status make_loaders(tw_trainer *t) {
-    tw_loader_options o = {.batch_size = t->options.batch_size,
-                           .seed = t->options.seed,
-                           .holdout = t->options.holdout};
+    tw_loader_options o = {
+        .batch = t->options.batch_size, .seed = t->options.seed, .holdout = t->options.holdout};
     TW_TRY(tw_loader_create(t->ctx, t->dataset, &o, &t->loader));
     if (t->options.holdout <= 0) return TW_OK;
     o.validation = true;
@@ -155,14 +154,19 @@ void tw_trainer_free(tw_trainer *t) {
     tw_free(t->ctx, t);
 }
 
-/* The next batch of `loader` into the plan's inputs; *size is the number of real samples. */
-static tw_status feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p, int64_t *size) {
+/* Bytes of one batch of samples. */
+static size_t batch_bytes(const tw_trainer *t) {
+    size_t bytes = (size_t)t->options.batch_size * sizeof(float);
+    for (int i = 0; i < t->data.rank; i++) bytes *= (size_t)t->data.shape[i];
+    return bytes;
+}
+
+/* The next batch of `loader` into the plan's inputs. */
+static tw_status feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
-    TW_TRY(tw_loader_next(loader, &x, &labels, size));
-    size_t numbers = (size_t)t->options.batch_size;
-    for (int i = 0; i < t->data.rank; i++) numbers *= (size_t)t->data.shape[i];
-    TW_TRY(tw_plan_write(p->plan, p->x, x, numbers * sizeof *x));
+    TW_TRY(tw_loader_next(loader, &x, &labels));
+    TW_TRY(tw_plan_write(p->plan, p->x, x, batch_bytes(t)));
     if (p->labels == TW_NONE) return TW_OK;
     return tw_plan_write(p->plan, p->labels, labels,
                          (size_t)t->options.batch_size * sizeof *labels);
@@ -188,8 +192,7 @@ tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: step: all %lld steps are done",
                        (long long)o->steps);
     for (int64_t i = 0; i < o->accumulate; i++) {
-        int64_t size;
-        TW_TRY(feed(t, t->loader, &t->micro, &size));
+        TW_TRY(feed(t, t->loader, &t->micro));
         TW_TRY(tw_plan_run(t->micro.plan));
     }
     double lr = tw_learning_rate(o, t->step);
@@ -225,7 +228,7 @@ tw_status tw_trainer_validate(tw_trainer *t, int ema, int64_t limit, double *los
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: validate: there is no EMA");
     tw_loss_plan *p = &t->validate[ema ? 1 : 0];
     if (!p->plan) TW_TRY(tw_trainer_build_validation(t, ema != 0, p));
-    int64_t total = tw_loader_count(t->held_out), batch = t->options.batch_size;
+    int64_t total = tw_loader_size(t->held_out), batch = t->options.batch_size;
     if (limit > 0 && limit < total) total = limit;
     TW_TRY(tw_loader_seek(t->held_out, 0));
     float *terms = tw_allocate(t->ctx, (size_t)batch, sizeof *terms);
@@ -233,8 +236,7 @@ tw_status tw_trainer_validate(tw_trainer *t, int ema, int64_t limit, double *los
     double sum = 0;
     tw_status s = TW_OK;
     for (int64_t first = 0; first < total && s == TW_OK; first += batch) {
-        int64_t size = 0;
-        s = feed(t, t->held_out, p, &size);
+        s = feed(t, t->held_out, p);
         if (s == TW_OK) s = write_rng(t, p, t->options.seed ^ TW_VALIDATION_SEED, first, 0);
         if (s == TW_OK) s = tw_plan_run(p->plan);
         if (s == TW_OK)
@@ -272,7 +274,6 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
                            .optimizer = 2 * vector,
                            .ema = t->ema ? vector : 0,
                            .arena = micro.arena_bytes + update.arena_bytes,
-                           .staging =
-                               micro.owned_bytes + update.owned_bytes + tw_loader_bytes(t->loader)};
+                           .staging = micro.owned_bytes + update.owned_bytes + batch_bytes(t)};
     return tw_options_write(t->ctx, "trainer memory", out, &m, sizeof m);
 }
