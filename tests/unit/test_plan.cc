@@ -49,9 +49,9 @@ int64_t count(const Shape &shape) {
     return n;
 }
 
-std::vector<double> random_values(int64_t n, unsigned seed) {
+std::vector<double> random_values(int64_t n, unsigned seed, double scale = 1) {
     std::mt19937 gen(seed);
-    std::normal_distribution<double> normal;
+    std::normal_distribution<double> normal(0, scale);
     std::vector<double> v(n);
     for (double &x : v) x = normal(gen);
     return v;
@@ -140,7 +140,7 @@ void fill_tangle(tw_plan *p, const Tangle &t, unsigned seed) {
     write<int64_t>(p, t.rng, {11, 5, 2, 0});
     for (size_t i = 0; i < t.learned.size(); i++)
         write(p, t.learned[i].first,
-              random_values(count(t.learned[i].second), seed + 1 + (unsigned)i));
+              random_values(count(t.learned[i].second), seed + 1 + (unsigned)i, 0.4));
 }
 
 TEST_F(PlanTest, GradientsMatchFiniteDifferences) {
