@@ -48,7 +48,7 @@ MODELS = {
         [DOWN], [UP], [8], sample_size=4, norm_num_groups=4, class_embed_type="identity", layers_per_block=1)),
     # Almost every key is missing: four default blocks, eight channels a head, 32 groups.
     "defaults": dict(absent=True, size=(16, 16), t=[999, 1], config=dict(
-        sample_size=16, block_out_channels=[32, 32, 32, 64], layers_per_block=1),
+        sample_size=16, block_out_channels=[32, 32, 64, 64], layers_per_block=1),
         ddim=[dict(steps=10, eta=0.7, scheduler=dict(DDPM_CIFAR))]),
     "resample": dict(size=(16, 16), t=[250, 750], config=_config(
         [ATTN_DOWN, RES_DOWN, DOWN], [UP, RES_UP, ATTN_UP], [16, 16, 32], sample_size=16, norm_num_groups=4,

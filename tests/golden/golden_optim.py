@@ -7,7 +7,7 @@ import philox
 STEPS = 10
 CASES = [
     dict(name="plain", lr=0.05, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, max_norm=0.0, ema_decay=0.9999),
-    dict(name="decay_clip", lr=0.1, betas=[0.9, 0.99], eps=1e-6, weight_decay=0.1, max_norm=3.0, ema_decay=0.25),
+    dict(name="decay_clip", lr=0.1, betas=[0.9, 0.99], eps=1e-6, weight_decay=0.1, max_norm=0.5, ema_decay=0.25),
 ]
 
 

@@ -13,7 +13,7 @@ import golden_common as g
 import philox
 
 SAMPLED_T = [0, 1, 2, 10, 99, 250, 500, 750, 900, 997, 998, 999]
-STEP_COUNTS = [1, 2, 3, 10, 50, 62, 100, 250, 600, 1000]
+STEP_COUNTS = [1, 2, 3, 10, 50, 61, 62, 100, 250, 600, 1000]
 LINEAR = dict(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
 CLASSES = {"ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "pndm": "PNDMScheduler",
            "dpmsolver_multistep": "DPMSolverMultistepScheduler", "dpmsolver_singlestep": "DPMSolverSinglestepScheduler",
@@ -240,8 +240,9 @@ def loops():
         s, timesteps, x = run_loop(kind, True, config, steps, **options)
         stock = run_loop(kind, False, config, steps, **options)[2]
         total = x.abs().sum().item()
-        row = {"name": name, "scheduler": kind, "config": written_config(s), 
-               "steps": len(timesteps) if steps is None else steps, "eta": options.get("eta", 0.0), "feedback": options.get("feedback", True), "seed": g.RUN_SEED}
+        row = {"name": name, "scheduler": kind, "config": written_config(s),
+               "steps": len(timesteps) if steps is None else steps, "eta": options.get("eta", 0.0),
+               "feedback": options.get("feedback", True), "seed": g.RUN_SEED}
         if steps is not None:
             row["timesteps"] = timesteps
             if hasattr(s, "sigmas"):
