@@ -67,9 +67,8 @@ static void gather_pixel(const conv *s, const real *dy, const real *w, int64_t p
             const int64_t oy = ys / s->stride, ox = xs / s->stride;
             if (oy >= s->oh || ox >= s->ow) continue;
             const real *row = dy + ((n * s->oh + oy) * s->ow + ox) * s->o;
-            for (int64_t o = 0; o < s->o; o++)
-                TW_REF(accumulate)
-                (acc, (double)row[o], w + ((o * s->kh + i) * s->kw + j) * s->c + c0, cn);
+            for (int64_t o = 0; o < s->o; o++) TW_REF(accumulate)
+            (acc, (double)row[o], w + ((o * s->kh + i) * s->kw + j) * s->c + c0, cn);
         }
 }
 

@@ -1,6 +1,8 @@
 /* The provider "cpu-reference": one operation at a time, float32 or float64 by its operands. */
 #include "backend/cpu/reference.h"
 
+#include <string.h>
+
 #include "backend/cpu/cpu.h"
 #include "core/context.h"
 
@@ -31,41 +33,40 @@ static void reference_destroy(tw_kernel *kernel, tw_backend *backend) {
     kernel->state = NULL;
 }
 
-static void describe(const tw_region *region, const tw_region_op *op, reference_state *s) {
-    tw_ref_call *call = &s->call;
-    call->kind = op->kind;
-    call->attr = op->attr;
-    call->n_in = op->n_in;
-    call->n_out = op->n_out;
-    for (int i = 0; i < op->n_in; i++) {
-        s->in[i] = op->in[i];
-        if (op->in[i] >= 0) call->in_desc[i] = region->slots[op->in[i]].desc;
-    }
-    for (int i = 0; i < op->n_out; i++) {
-        s->out[i] = op->out[i];
-        if (op->out[i] >= 0) call->out_desc[i] = region->slots[op->out[i]].desc;
-    }
-}
-
-static tw_status reference_prepare(tw_backend *backend, const tw_region *region,
-                                   tw_kernel *kernel) {
+tw_status tw_ref_describe(tw_backend *backend, const tw_region *region, tw_ref_call *call,
+                          bool *is_double) {
     const tw_region_op *op = &region->ops[0];
     if (region->n_ops < 1 || (unsigned)op->kind >= TW_OP_COUNT)
         return tw_fail(backend->ctx, TW_ERROR_INTERNAL, "region: no operation of a known kind");
     if (op->n_in < 0 || op->n_in > TW_OP_MAX_IN || op->n_out < 0 || op->n_out > TW_OP_MAX_OUT)
         return tw_fail(backend->ctx, TW_ERROR_INTERNAL, "%s: %d operands in, %d out",
                        tw_op_name(op->kind), op->n_in, op->n_out);
+    *call = (tw_ref_call){.kind = op->kind,
+                          .attr = op->attr,
+                          .n_in = op->n_in,
+                          .n_out = op->n_out,
+                          .threads = backend->threads};
+    for (int i = 0; i < op->n_in; i++)
+        if (op->in[i] >= 0) call->in_desc[i] = region->slots[op->in[i]].desc;
+    for (int i = 0; i < op->n_out; i++)
+        if (op->out[i] >= 0) call->out_desc[i] = region->slots[op->out[i]].desc;
+    TW_TRY(tw_ref_check(backend->ctx, op, call, is_double));
+    return tw_ref_check_attributes(backend->ctx, call);
+}
+
+static tw_status reference_prepare(tw_backend *backend, const tw_region *region,
+                                   tw_kernel *kernel) {
+    const tw_region_op *op = &region->ops[0];
+    bool is_double = false;
     reference_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
-    describe(region, op, s);
-    s->call.threads = backend->threads;
-    bool is_double = false;
-    tw_status status = tw_ref_check(backend->ctx, op, &s->call, &is_double);
-    if (status == TW_OK) status = tw_ref_check_attributes(backend->ctx, &s->call);
+    tw_status status = tw_ref_describe(backend, region, &s->call, &is_double);
     if (status != TW_OK) {
         tw_free(backend->ctx, s);
         return status;
     }
+    memcpy(s->in, op->in, sizeof s->in);
+    memcpy(s->out, op->out, sizeof s->out);
     s->fn = functions[op->kind][is_double];
     kernel->run = reference_run;
     kernel->destroy = reference_destroy;

@@ -29,6 +29,11 @@ tw_status tw_ref_check(tw_context *ctx, const tw_region_op *op, tw_ref_call *cal
 /* Relations between extents and attributes that a pattern cannot say. */
 tw_status tw_ref_check_attributes(tw_context *ctx, const tw_ref_call *call);
 
+/* Both checks on the first operation of a region, and the description that they need. The addresses
+ * are left null. */
+tw_status tw_ref_describe(tw_backend *backend, const tw_region *region, tw_ref_call *call,
+                          bool *is_double);
+
 /* Bytes of scratch memory. */
 size_t tw_ref_workspace(const tw_ref_call *call);
 
