@@ -250,8 +250,8 @@ class Chain {
 };
 
 // Outputs of one operation.
-inline std::vector<Values> Run(const Op &op, tw_dtype precision, int threads = 2,
-                               const char *provider = "cpu-reference") {
+inline std::vector<Values> RunOp(const Op &op, tw_dtype precision, int threads = 2,
+                                 const char *provider = "cpu-reference") {
     Backend backend(provider, threads);
     Chain chain({op}, precision);
     const tw_status s = chain.Run(backend.get());

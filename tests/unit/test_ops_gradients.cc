@@ -7,7 +7,7 @@ using namespace ops;
 namespace {
 
 double Loss(const Op &op, const Values &r) {
-    const std::vector<Values> out = Run(op, TW_F64, 1);
+    const std::vector<Values> out = RunOp(op, TW_F64, 1);
     double sum = 0;
     for (size_t i = 0; i < r.size(); i++) sum += out[0][i] * r[i];
     return sum;
@@ -17,7 +17,7 @@ void Check(Op op,
            std::vector<Values> (*backward)(const Op &, const std::vector<Values> &, const Values &),
            Random &random, const std::string &what, double step = 1e-5) {
     SCOPED_TRACE(what);
-    const std::vector<Values> out = Run(op, TW_F64, 1);
+    const std::vector<Values> out = RunOp(op, TW_F64, 1);
     const Values r = random.Normal({(int64_t)out[0].size()});
     const std::vector<Values> gradients = backward(op, out, r);
     ASSERT_EQ(gradients.size(), op.in.size());
@@ -43,7 +43,7 @@ void Check(Op op,
 
 std::vector<Values> RunBackward(tw_op_kind kind, const Op &f, std::vector<Arg> in,
                                 std::vector<Arg> out) {
-    return Run({kind, f.attr, std::move(in), std::move(out)}, TW_F64, 1);
+    return RunOp({kind, f.attr, std::move(in), std::move(out)}, TW_F64, 1);
 }
 
 std::vector<Values> LinearBackward(const Op &f, const std::vector<Values> &, const Values &r) {
