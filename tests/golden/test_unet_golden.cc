@@ -1,0 +1,155 @@
+// The UNet against diffusers' UNet2DModel in PyTorch's float64: output, loss, the gradient of the
+// input and of every parameter. See README.md here for the goldens' rule.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "support/golden.h"
+#include "support/network.h"
+
+namespace {
+
+struct Bounds {
+    double output;   // relative to max(|entry|, rms)
+    double gradient; // relative to max(own norm, 1e-6 of the global norm)
+};
+
+// Half the distance from 1 to the next number.
+template <class Real> constexpr double kEpsilon = sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24;
+
+std::string Share(double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.1e", value);
+    return text;
+}
+
+class UnetGolden : public testing::TestWithParam<const char *> {
+  protected:
+    void SetUp() override {
+        root_ = golden::Load(std::string("model_") + GetParam() + ".json");
+        ASSERT_NE(root_, nullptr);
+        const std::string config = golden::Dump(golden::At(root_.get(), "config"));
+        NET_OK(m_.ctx, tw_model_create(m_.ctx, config.c_str(), nullptr, nullptr, 0, 1, &m_.model));
+        SetWeights();
+    }
+
+    // Also checks that the model has the golden's tensors and no other.
+    void SetWeights() {
+        const json_t *rows = golden::At(root_.get(), "gradients");
+        ASSERT_EQ(m_.Info().parameters, golden::Whole(root_.get(), "parameters"));
+        ASSERT_EQ(m_.Info().tensors, golden::Whole(root_.get(), "tensors"));
+        ASSERT_EQ(static_cast<size_t>(m_.Info().tensors), json_array_size(rows));
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const json_t *row = json_array_get(rows, i);
+            const std::string name = golden::Text(row, "name");
+            const std::vector<int64_t> want = golden::Shape(golden::At(row, "shape"));
+            const int64_t at = tw_weights_find(&m_.model->weights, name.c_str());
+            ASSERT_GE(at, 0) << name;
+            int64_t shape[TW_MAX_RANK];
+            const int rank = tw_weight_file_shape(&m_.model->weights.items[at], shape);
+            ASSERT_EQ(std::vector<int64_t>(shape, shape + rank), want) << name;
+            const auto value = golden::Parameter(name, want, golden::Text(row, "kind"));
+            NET_OK(m_.ctx, tw_model_set_weight(m_.model, name.c_str(), value.data(),
+                                               static_cast<int64_t>(value.size())));
+        }
+    }
+
+    network::Labels ReadLabels(int64_t n) {
+        network::Labels labels;
+        const json_t *given = golden::At(root_.get(), "class_labels");
+        if (json_is_string(given)) { // vectors: as many numbers as the time embedding has
+            const int64_t at = tw_weights_find(&m_.model->weights, "time_embedding.linear_2.bias");
+            labels.width = m_.model->weights.items[at].count;
+            labels.real = golden::Batch(n, labels.width, golden::kLabel);
+        }
+        for (size_t i = 0; json_is_array(given) && i < json_array_size(given); i++) {
+            const json_t *label = json_array_get(given, i);
+            if (json_is_integer(label))
+                labels.whole.push_back(static_cast<int32_t>(json_integer_value(label)));
+            else
+                labels.real.push_back(static_cast<float>(json_number_value(label)));
+        }
+        return labels;
+    }
+
+    template <class Real> void Check(const Bounds &bounds) {
+        const json_t *input = golden::At(root_.get(), "input");
+        const int64_t n = golden::Whole(input, "batch");
+        const int64_t pixels = golden::Whole(input, "height") * golden::Whole(input, "width");
+        const json_t *times = golden::At(root_.get(), "timesteps");
+        std::vector<double> t;
+        for (size_t i = 0; i < json_array_size(times); i++)
+            t.push_back(json_number_value(json_array_get(times, i)));
+        network::Run<Real> run(&m_, n);
+        ASSERT_NO_FATAL_FAILURE(run.Prepare(ReadLabels(n)));
+        const auto x = golden::Batch(n, pixels * golden::Whole(input, "channels"), golden::kInput);
+        const auto target = golden::Batch(n, pixels * m_.Info().out_channels, golden::kTarget);
+        ASSERT_NO_FATAL_FAILURE(run.Execute(run.Weights(), x, t, target));
+        CheckTensor("output", run.Output(), golden::At(root_.get(), "output"), bounds.output);
+        CheckTensor("grad_input", run.InputGradient(), golden::At(root_.get(), "grad_input"),
+                    bounds.gradient);
+        const double loss = golden::Number(root_.get(), "loss");
+        EXPECT_NEAR(run.Loss(), loss, bounds.output * loss);
+        CheckGradients(run.Gradients(), bounds.gradient);
+    }
+
+    template <class Real>
+    void CheckTensor(const char *what, const std::vector<Real> &got, const json_t *want,
+                     double bound) {
+        const golden::Difference d = golden::Compare(got, want);
+        EXPECT_LE(d.entry, bound * d.rms) << what << "[" << d.at << "]";
+        EXPECT_LE(d.norm, bound * d.golden_norm) << what;
+        RecordProperty(what, Share(d.entry / d.rms));
+    }
+
+    template <class Real> void CheckGradients(const std::vector<Real> &flat, double bound) {
+        const json_t *rows = golden::At(root_.get(), "gradients");
+        const double global = golden::Number(root_.get(), "grad_norm"), floor = 1e-6 * global;
+        double worst = 0;
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const json_t *row = json_array_get(rows, i);
+            const std::string name = golden::Text(row, "name");
+            const tw_weight &w =
+                m_.model->weights.items[tw_weights_find(&m_.model->weights, name.c_str())];
+            std::vector<Real> file(static_cast<size_t>(w.count));
+            for (int64_t k = 0; k < w.count; k++)
+                file[static_cast<size_t>(k)] =
+                    flat[static_cast<size_t>(w.offset + network::PlanIndex(w, k))];
+            const json_t *fixed = json_object_get(row, "trainable");
+            EXPECT_EQ(w.trainable, fixed == nullptr) << name;
+            if (fixed) continue;
+            const golden::Difference d = golden::Compare(file, row);
+            double allowed = bound * std::max(d.golden_norm, floor);
+            // A gradient that is zero by symmetry (a key's bias; a bias before a norm of one
+            // channel a group) is a sum that cancels: rounding is all that is left of it.
+            if (d.golden_norm < 1e-12 * global) allowed = kEpsilon<Real> * global;
+            EXPECT_LE(d.norm, allowed) << name << ": norm " << d.golden_norm;
+            EXPECT_LE(d.entry, allowed) << name << "[" << d.at << "]";
+            worst = std::max(worst, std::max(d.norm, d.entry) / allowed);
+        }
+        RecordProperty("gradients_of_bound", Share(worst));
+    }
+
+    golden::Json root_{nullptr, json_decref};
+    network::Model m_;
+};
+
+TEST_P(UnetGolden, InFloat) {
+    Check<float>({1e-5, 1e-4});
+}
+
+TEST_P(UnetGolden, InDouble) {
+    if (std::string(GetParam()) == "ddpm_cifar10_32")
+        GTEST_SKIP() << "a minute on one core; the smaller models have every part of it";
+    Check<double>({1e-9, 1e-8});
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, UnetGolden,
+                         testing::Values("ddpm_cifar10_32", "digits", "defaults", "scale_shift",
+                                         "scale_shift_groups", "class_cond", "class_timestep",
+                                         "class_identity", "resample", "one_level", "four_levels",
+                                         "fourier", "learned_time", "attn_groups", "odd_channels",
+                                         "head_remainder"),
+                         [](const auto &i) { return std::string(i.param); });
+
+} // namespace
