@@ -18,6 +18,7 @@ using Context = std::unique_ptr<tw_context, ContextFree>;
 inline Context cpu_context() {
     tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
     options.device = TW_DEVICE_CPU;
+    options.threads = 1; // the work is small
     options.poison = 1;
     tw_context *ctx = nullptr;
     EXPECT_EQ(TW_OK, tw_context_create(&options, &ctx)) << tw_context_error(nullptr);
