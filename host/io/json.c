@@ -5,14 +5,49 @@
 
 #include "io/file.h"
 
+/* Length of the number at `at` that Python's json module writes and JSON does not have; 0 if there
+ * is none. */
+static size_t python_number(const char *at, size_t left) {
+    static const char *const numbers[] = {"-Infinity", "Infinity", "NaN"};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        size_t n = strlen(numbers[i]);
+        if (n <= left && memcmp(at, numbers[i], n) == 0) return n;
+    }
+    return 0;
+}
+
+/* Copies the text with null in the place of such numbers, so that files can be read that have one
+ * under a key which nobody asks for. `to` has room for 4/3 of the size. Returns the length. */
+static size_t without_python_numbers(const char *text, size_t size, char *to) {
+    size_t used = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < size; i++) {
+        size_t n = quoted ? 0 : python_number(text + i, size - i);
+        if (n) {
+            memcpy(to + used, "null", 4);
+            used += 4;
+            i += n - 1;
+            continue;
+        }
+        if (text[i] == '"') quoted = !quoted;
+        if (quoted && text[i] == '\\' && i + 1 < size) to[used++] = text[i++];
+        to[used++] = text[i];
+    }
+    return used;
+}
+
 tw_status tw_json_parse(tw_context *ctx, const char *text, size_t size, const char *name,
                         json_t **out) {
     *out = NULL;
     if (size > TW_JSON_TEXT_MAX)
         return tw_fail(ctx, TW_ERROR_FORMAT, "%s: %zu bytes of JSON, expected at most %zu", name,
                        size, TW_JSON_TEXT_MAX);
+    char *copy = tw_allocate(ctx, size + size / 3 + 1, 1);
+    if (!copy) return TW_ERROR_MEMORY;
+    size = without_python_numbers(text, size, copy);
     json_error_t error;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    json_t *root = json_loadb(copy, size, JSON_REJECT_DUPLICATES, &error);
+    tw_free(ctx, copy);
     if (!root)
         return tw_fail(ctx,
                        json_error_code(&error) == json_error_out_of_memory ? TW_ERROR_MEMORY

@@ -10,8 +10,9 @@
 /* Configurations are small; a text larger than this is not one. */
 #define TW_JSON_TEXT_MAX ((size_t)16 << 20)
 
-/* Parses a text whose top level is an object. Keys that occur twice are refused. `name` (a path, or
- * words) is for messages. *out is freed with json_decref. */
+/* Parses a text whose top level is an object. Keys that occur twice are refused. NaN, Infinity and
+ * -Infinity, which Python writes, are read as null. `name` (a path, or words) is for messages. *out
+ * is freed with json_decref. */
 tw_status tw_json_parse(tw_context *ctx, const char *text, size_t size, const char *name,
                         json_t **out);
 tw_status tw_json_load(tw_context *ctx, const char *path, json_t **out);

@@ -131,7 +131,9 @@ TEST(Json, RefusesBadTexts) {
         {"[1]", "config.json: expected a JSON object"},
         {"{\"a\": 1, \"a\": 2}",
          "config.json: line 1: not JSON: duplicate object key near '\"a\"'"},
-        {"{\"a\": NaN}", nullptr},
+        {"{NaN: 1}", nullptr},
+        {"{\"a\": 1NaN}", nullptr},
+        {"{\"a\": +Infinity}", nullptr},
         {"{\"a\": 1e999}", nullptr},
         {"{\"a\": 9223372036854775808}", nullptr},
         {"{\"a\": 1} x", nullptr},
@@ -170,8 +172,22 @@ TEST(Json, LoadsFiles) {
     json_decref(root);
 }
 
+TEST(Json, ReadsPythonsNumbersAsNull) {
+    Json j(R"({"a": -Infinity, "b": [NaN, Infinity], "c": "NaN \" -Infinity", "d\\": NaN})");
+    ASSERT_EQ(j.status, TW_OK) << error();
+    EXPECT_TRUE(tw_json_is_null(&j.view, "a"));
+    EXPECT_TRUE(tw_json_is_null(&j.view, "d\\"));
+    EXPECT_EQ(json_array_size(json_object_get(j.root, "b")), 2u);
+    const char *c = nullptr;
+    EXPECT_EQ(tw_json_get_string(&j.view, "c", &c), TW_OK);
+    EXPECT_STREQ(c, "NaN \" -Infinity");
+    double a = 1;
+    EXPECT_EQ(tw_json_get_double(&j.view, "a", &a), TW_ERROR_FORMAT);
+    EXPECT_EQ(error(), "config.json: \"a\": expected a number, got null");
+}
+
 TEST(Json, MutatedTextsNeverBreakIt) {
-    const std::string good = R"({"a": [1, 2, {"b": null}], "c": "d\u00e9", "e": -1.5e3})";
+    const std::string good = R"({"a": [1, NaN, {"b": null}], "c": "d\u00e9", "e": -1.5e3})";
     tw_test::Random random(1);
     for (int i = 0; i < 20000; i++) {
         Json j(tw_test::mutate(good, random));
