@@ -55,32 +55,12 @@ static int64_t sample_at(tw_loader *l, int64_t position) {
     return l->part[l->order[place]];
 }
 
-static bool is_flipped(const tw_loader *l, int64_t position) {
-    if (l->options.validation || l->options.flip <= 0 || l->dataset->rank != 3) return false;
-    const tw_philox_key key = {l->options.seed, (uint64_t)position, TW_PURPOSE_FLIP, 0};
-    return (double)tw_philox_uniform(tw_philox_word(&key, 0)) < l->options.flip;
-}
-
-static void mirror(const tw_dataset *d, float *x) {
-    const int64_t height = d->shape[0], width = d->shape[1], channels = d->shape[2];
-    for (int64_t y = 0; y < height; y++)
-        for (int64_t a = 0, b = width - 1; a < b; a++, b--)
-            for (int64_t c = 0; c < channels; c++) {
-                float *p = x + (y * width + a) * channels + c,
-                      *q = x + (y * width + b) * channels + c;
-                const float kept = *p;
-                *p = *q;
-                *q = kept;
-            }
-}
-
 static void prepare(tw_loader *l, slot *s, int64_t position) {
     const tw_dataset *d = l->dataset;
     s->status = TW_OK;
     for (int64_t i = 0; i < l->options.batch && s->status == TW_OK; i++) {
-        float *x = s->x + i * d->elements;
-        s->status = d->read(d, sample_at(l, position + i), x, &s->labels[i], s->error);
-        if (s->status == TW_OK && is_flipped(l, position + i)) mirror(d, x);
+        s->status =
+            d->read(d, sample_at(l, position + i), s->x + i * d->elements, &s->labels[i], s->error);
     }
 }
 
@@ -148,9 +128,6 @@ tw_status tw_loader_create(tw_context *ctx, const tw_dataset *dataset,
     if (options->batch < 1)
         return tw_fail(ctx, TW_ERROR_ARGUMENT, "loader: batch: expected at least 1, got %lld",
                        (long long)options->batch);
-    if (!(options->flip >= 0 && options->flip <= 1))
-        return tw_fail(ctx, TW_ERROR_ARGUMENT, "loader: flip: expected 0 to 1, got %g",
-                       options->flip);
     tw_loader *l = tw_allocate(ctx, 1, sizeof *l);
     if (!l) return TW_ERROR_MEMORY;
     l->ctx = ctx;

@@ -16,10 +16,9 @@ typedef struct tw_loader tw_loader;
 
 typedef struct tw_loader_options {
     int64_t batch;   /* samples, at least 1 */
-    uint64_t seed;   /* of the order, the split and the flips */
+    uint64_t seed;   /* of the order and the split */
     double holdout;  /* part of the data kept for validation, 0 to 0.5 */
     bool validation; /* the validation part; the training part otherwise */
-    double flip;     /* probability of mirroring a picture left to right (training part only) */
 } tw_loader_options;
 
 /* The data set must outlive the loader. A holdout above 0 keeps at least one sample in each part;
