@@ -1,11 +1,16 @@
 // The UNet against diffusers' UNet2DModel in PyTorch's float64: output, loss, the gradient of the
-// input and of every parameter. See README.md here for the goldens' rule.
+// input and of every parameter, and ten DDIM steps from the same noise. See README.md here for the
+// goldens' rule.
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "support/golden.h"
 #include "support/network.h"
+
+extern "C" {
+#include "diffusion/scheduler_config.h"
+}
 
 namespace {
 
@@ -28,8 +33,14 @@ class UnetGolden : public testing::TestWithParam<const char *> {
     void SetUp() override {
         root_ = golden::Load(std::string("model_") + GetParam() + ".json");
         ASSERT_NE(root_, nullptr);
+    }
+
+    void Create(const char *scheduler) {
         const std::string config = golden::Dump(golden::At(root_.get(), "config"));
-        NET_OK(m_.ctx, tw_model_create(m_.ctx, config.c_str(), nullptr, nullptr, 0, 1, &m_.model));
+        tw_model_free(m_.model);
+        m_.model = nullptr;
+        NET_OK(m_.ctx,
+               tw_model_create(m_.ctx, config.c_str(), scheduler, nullptr, 0, 1, &m_.model));
         SetWeights();
     }
 
@@ -73,6 +84,7 @@ class UnetGolden : public testing::TestWithParam<const char *> {
     }
 
     template <class Real> void Check(const Bounds &bounds) {
+        ASSERT_NO_FATAL_FAILURE(Create(nullptr));
         const json_t *input = golden::At(root_.get(), "input");
         const int64_t n = golden::Whole(input, "batch");
         const int64_t pixels = golden::Whole(input, "height") * golden::Whole(input, "width");
@@ -133,6 +145,86 @@ class UnetGolden : public testing::TestWithParam<const char *> {
     golden::Json root_{nullptr, json_decref};
     network::Model m_;
 };
+
+class UnetSampling : public UnetGolden {
+  protected:
+    // Ten steps of DDIM as the run's scheduler config says.
+    void Sample(const json_t *run) {
+        const std::string text = golden::Dump(golden::At(run, "scheduler"));
+        ASSERT_NO_FATAL_FAILURE(Create(text.c_str()));
+        tw_scheduler_config config;
+        NET_OK(m_.ctx, tw_scheduler_config_parse(m_.ctx, text.c_str(), "scheduler", &config));
+        tw_sampler_options options = TW_SAMPLER_OPTIONS_INIT;
+        options.steps = golden::Whole(run, "steps");
+        options.eta = golden::Number(run, "eta");
+        options.rederive_epsilon = json_is_true(golden::At(run, "use_clipped_model_output"));
+        options.seed = static_cast<uint64_t>(golden::Whole(run, "seed"));
+        options.spacing = config.spacing;
+        options.steps_offset = config.steps_offset;
+        options.set_alpha_to_one = config.set_alpha_to_one;
+        options.want_x = 1;
+        options.hook = [](void *user, const tw_step_info *info) {
+            static_cast<UnetSampling *>(user)->Note(*info);
+            return 0;
+        };
+        options.hook_user = this;
+        tw_scheduler_config_free(m_.ctx, &config);
+        elements_ = m_.Info().shape[0] * m_.Info().shape[1] * m_.Info().shape[2];
+        norms_.clear();
+        tw_sampler *sampler = nullptr;
+        NET_OK(m_.ctx, tw_sampler_create(m_.model, &options, &sampler));
+        const int64_t n = golden::Whole(golden::At(root_.get(), "input"), "batch");
+        const network::Labels labels = ReadLabels(n);
+        std::vector<float> x(static_cast<size_t>(n * elements_), NAN);
+        EXPECT_EQ(tw_sampler_run(sampler, n, labels.whole.empty() ? nullptr : labels.whole.data(),
+                                 nullptr, x.data()),
+                  TW_OK)
+            << tw_context_error(m_.ctx);
+        CheckSteps(sampler, run);
+        tw_sampler_free(sampler);
+        // Single entries get the room that ten steps need to let one evaluation's rounding grow.
+        const golden::Difference d = golden::Compare(x, golden::At(run, "x"));
+        EXPECT_LE(d.mean, 1e-4 * d.rms);
+        EXPECT_LE(d.norm, 1e-4 * d.golden_norm);
+        const double growth = std::max(1.0, golden::Number(run, "error_growth"));
+        EXPECT_LE(d.entry, (1e-4 + 1e-5 * growth) * d.rms) << "x[" << d.at << "]";
+    }
+
+  private:
+    void Note(const tw_step_info &info) {
+        double sum = 0;
+        for (int64_t i = 0; i < info.count * elements_; i++)
+            sum += static_cast<double>(info.x[i]) * static_cast<double>(info.x[i]);
+        norms_.push_back(std::sqrt(sum));
+    }
+    void CheckSteps(tw_sampler *sampler, const json_t *run) {
+        int64_t count = 0;
+        const int64_t *t = tw_sampler_timesteps(sampler, &count);
+        EXPECT_EQ(std::vector<int64_t>(t, t + count), golden::Shape(golden::At(run, "timesteps")));
+        const json_t *want = golden::At(run, "step_norms");
+        ASSERT_EQ(norms_.size(), json_array_size(want));
+        for (size_t i = 0; i < norms_.size(); i++) {
+            const double norm = json_number_value(json_array_get(want, i));
+            EXPECT_NEAR(norms_[i], norm, 1e-4 * norm) << "step " << i;
+        }
+    }
+
+    int64_t elements_ = 0;
+    std::vector<double> norms_;
+};
+
+TEST_P(UnetSampling, TenStepsOfDdim) {
+    const json_t *runs = golden::At(root_.get(), "ddim");
+    ASSERT_GT(json_array_size(runs), 0u);
+    for (size_t i = 0; i < json_array_size(runs); i++) {
+        SCOPED_TRACE(i);
+        ASSERT_NO_FATAL_FAILURE(Sample(json_array_get(runs, i)));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, UnetSampling,
+                         testing::Values("defaults", "digits", "resample", "scale_shift"),
+                         [](const auto &i) { return std::string(i.param); });
 
 TEST_P(UnetGolden, InFloat) {
     Check<float>({1e-5, 1e-4});

@@ -105,9 +105,9 @@ inline std::vector<float> Parameter(const std::string &name, const std::vector<i
     return out;
 }
 
-// Largest |got - want| over the sampled entries, and the difference of the norms.
+// Largest and mean square |got - want| over the sampled entries, and the difference of the norms.
 struct Difference {
-    double entry = 0, norm = 0, rms = 0, golden_norm = 0;
+    double entry = 0, mean = 0, norm = 0, rms = 0, golden_norm = 0;
     int64_t at = -1;
 };
 
@@ -129,11 +129,13 @@ template <class Real> Difference Compare(const std::vector<Real> &got, const jso
         }
         const double error = std::abs(static_cast<double>(got[static_cast<size_t>(at)]) -
                                       json_number_value(json_array_get(pair, 1)));
+        d.mean += error * error / static_cast<double>(json_array_size(samples));
         if (!std::isnan(d.entry) && !(error <= d.entry)) { // NaN stays
             d.entry = error;
             d.at = at;
         }
     }
+    d.mean = std::sqrt(d.mean);
     return d;
 }
 
