@@ -240,6 +240,7 @@ TEST_F(SamplerModel, GivenNoiseIsTheStart) {
     std::vector<float> noise;
     for (double z : ReferenceSampler::noise(0, 0, 3, 2, TW_PURPOSE_INITIAL, 0))
         noise.push_back((float)z);
+    options.max_batch = 2;
     Sampler sampler = make(model);
     std::vector<float> out(6);
     ASSERT_EQ(TW_OK, tw_sampler_run(sampler.get(), 3, nullptr, noise.data(), out.data()));
