@@ -2,7 +2,8 @@
 #include "backend/cpu/ref.h"
 
 /* Sixteen partial sums, so that the loop vectorises in a fixed order. */
-TW_HOT double TW_REF(dot)(const real *a, const real *b, int64_t n) {
+/* Clones for several processors must be static: their resolvers would be exported otherwise. */
+TW_HOT static double dot(const real *a, const real *b, int64_t n) {
     double lane[16] = {0};
     int64_t i = 0;
     for (; i + 16 <= n; i += 16)
@@ -13,8 +14,16 @@ TW_HOT double TW_REF(dot)(const real *a, const real *b, int64_t n) {
     return lane[0];
 }
 
-TW_HOT void TW_REF(accumulate)(double *acc, double s, const real *x, int64_t n) {
+TW_HOT static void accumulate(double *acc, double s, const real *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) acc[i] += s * (double)x[i];
+}
+
+double TW_REF(dot)(const real *a, const real *b, int64_t n) {
+    return dot(a, b, n);
+}
+
+void TW_REF(accumulate)(double *acc, double s, const real *x, int64_t n) {
+    accumulate(acc, s, x, n);
 }
 
 void TW_REF(linear)(const tw_ref_call *c) {
