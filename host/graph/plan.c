@@ -127,8 +127,8 @@ void tw_plan_emit(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, int n_
     if (attr) node->attr = *attr;
     node->n_in = n_in;
     node->n_out = n_out;
-    memcpy(node->in, in, (size_t)n_in * sizeof *in);
-    memcpy(node->out, out, (size_t)n_out * sizeof *out);
+    if (n_in) memcpy(node->in, in, (size_t)n_in * sizeof *in);
+    if (n_out) memcpy(node->out, out, (size_t)n_out * sizeof *out);
 }
 
 bool tw_desc_make(tw_dtype dtype, int rank, const int64_t *shape, tw_desc *out) {
