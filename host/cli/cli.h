@@ -1,0 +1,28 @@
+/* What the files of the command share: exit statuses, error lines, the subcommands. */
+#ifndef TW_CLI_CLI_H
+#define TW_CLI_CLI_H
+
+#include <tweedie/tweedie.h>
+
+#include "cli/options.h"
+
+enum cli_exit { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
+
+/* Both print one line, "tweedie: " and the text, on stderr and return the exit status. */
+int cli_fail(const char *format, ...) TW_PRINTF(1, 2);
+int cli_usage(const char *format, ...) TW_PRINTF(1, 2);
+/* The line of a failed call; 130 if it was cancelled. */
+int cli_fail_status(const tw_context *ctx, tw_status status);
+
+/* A context from --device and --threads. */
+int cli_context(const cli_args *args, tw_context **out);
+
+/* The commands, in the order of the help; null past the last. */
+const cli_command *cli_command_at(int index);
+const cli_command *cli_command_find(const char *name);
+
+extern const cli_command cli_info_command;
+extern const cli_command cli_train_command;
+extern const cli_command cli_sample_command;
+
+#endif

@@ -1,0 +1,130 @@
+/* tweedie info: what this build is and runs on, or what a model is. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/head.h"
+
+static const cli_option options[] = {
+    {"model", CLI_TEXT, "DIR", 0, 0, NULL, "describe this model instead of the build"},
+    {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "weights diffusion_pytorch_model.NAME.safetensors"},
+    {"json", CLI_FLAG, NULL, 0, 0, NULL, "print JSON"},
+    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
+    {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
+    {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
+
+static const char *build_type(void) {
+#if defined(__SANITIZE_ADDRESS__)
+    return "with sanitizers";
+#elif defined(NDEBUG)
+    return "optimised";
+#else
+    return "with assertions";
+#endif
+}
+
+static bool has_provider(const tw_context *ctx, const char *name) {
+    for (int i = 0; tw_context_provider(ctx, i); i++)
+        if (strcmp(tw_context_provider(ctx, i), name) == 0) return true;
+    return false;
+}
+
+static int print_json(json_t *document) {
+    char *text = document ? json_dumps(document, JSON_INDENT(2)) : NULL;
+    json_decref(document);
+    if (!text) return cli_fail("out of memory");
+    printf("%s\n", text);
+    free(text);
+    return CLI_OK;
+}
+
+static int build_info(const cli_args *args, const tw_context *ctx) {
+    const bool onednn = has_provider(ctx, "cpu-onednn");
+    const bool cuda = tw_context_device(ctx) == TW_DEVICE_CUDA;
+    if (cli_flag(args, "json")) {
+        json_t *providers = json_array();
+        for (int i = 0; tw_context_provider(ctx, i); i++)
+            json_array_append_new(providers, json_string(tw_context_provider(ctx, i)));
+        return print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
+                                    tw_version(), "device", tw_context_device_name(ctx), "threads",
+                                    tw_context_threads(ctx), "providers", providers, "build",
+                                    "compiler", __VERSION__, "type", build_type(), "onednn", onednn,
+                                    "cuda", cuda));
+    }
+    printf("tweedie %s\n", tw_version());
+    printf("  %-10s %s\n", "device", tw_context_device_name(ctx));
+    printf("  %-10s %d\n", "threads", tw_context_threads(ctx));
+    printf("  %-10s %s\n", "providers", cli_providers(ctx).text);
+    printf("  %-10s %s, compiler %s, oneDNN %s, CUDA %s\n", "build", build_type(), __VERSION__,
+           onednn ? "yes" : "no", cuda ? "yes" : "no");
+    return CLI_OK;
+}
+
+static json_t *shape_json(const tw_model_info *info) {
+    json_t *shape = json_array();
+    for (int i = 0; i < info->rank; i++) json_array_append_new(shape, json_integer(info->shape[i]));
+    return shape;
+}
+
+static int print_model(const cli_args *args, const tw_model *model, const tw_model_info *info) {
+    const tw_schedule *schedule = tw_model_schedule(model);
+    const int64_t steps = tw_schedule_steps(schedule);
+    const double first = tw_schedule_betas(schedule)[0],
+                 last = tw_schedule_betas(schedule)[steps - 1];
+    const double final = tw_schedule_alphas_cumprod(schedule)[steps - 1];
+    if (cli_flag(args, "json"))
+        return print_json(json_pack(
+            "{s:s, s:I, s:I, s:o, s:I, s:I, s:s, s:{s:I, s:f, s:f, s:f}, s:o*, s:o*}", "kind",
+            info->kind, "parameters", (json_int_t)info->parameters, "tensors",
+            (json_int_t)info->tensors, "shape", shape_json(info), "out_channels",
+            (json_int_t)info->out_channels, "classes", (json_int_t)info->classes, "prediction",
+            tw_prediction_name(info->prediction), "schedule", "steps", (json_int_t)steps,
+            "first_beta", first, "last_beta", last, "last_alpha_cumprod", final, "config",
+            json_loads(tw_model_config(model), 0, NULL), "scheduler_config",
+            json_loads(tw_model_scheduler_config(model), 0, NULL)));
+    printf("%s\n", info->kind);
+    printf("  %-11s %s in %" PRId64 " tensors\n", "parameters", cli_grouped(info->parameters).text,
+           info->tensors);
+    printf("  %-11s", "shape");
+    for (int i = 0; i < info->rank; i++) printf("%s%" PRId64, i ? " x " : " ", info->shape[i]);
+    printf("%s\n", info->rank == 3 ? " (height, width, channels)" : "");
+    if (info->classes)
+        printf("  %-11s %" PRId64 "\n", "classes", info->classes);
+    else
+        printf("  %-11s none\n", "classes");
+    printf("  %-11s %s\n", "prediction", tw_prediction_name(info->prediction));
+    printf("  %-11s %s steps, beta %.6g to %.6g, signal left at the end %.3g\n", "schedule",
+           cli_grouped(steps).text, first, last, final);
+    return CLI_OK;
+}
+
+static int model_info(const cli_args *args, tw_context *ctx) {
+    tw_model *model = NULL;
+    tw_model_info info = {.size = sizeof info};
+    tw_status s = tw_model_load(ctx, cli_text(args, "model"), cli_text(args, "variant"), &model);
+    if (s == TW_OK) s = tw_model_get_info(model, &info);
+    const int rc = s == TW_OK ? print_model(args, model, &info) : cli_fail_status(ctx, s);
+    tw_model_free(model);
+    return rc;
+}
+
+static int run(const cli_args *args) {
+    if (cli_text(args, "variant") && !cli_text(args, "model"))
+        return cli_usage("--variant: there is no --model that it could belong to");
+    tw_context *ctx = NULL;
+    int rc = cli_context(args, &ctx);
+    if (rc) return rc;
+    rc = cli_text(args, "model") ? model_info(args, ctx) : build_info(args, ctx);
+    tw_context_free(ctx);
+    return rc;
+}
+
+const cli_command cli_info_command = {"info",
+                                      "says what this build, or a model, is",
+                                      "tweedie info [--model DIR] [--json]",
+                                      options,
+                                      NULL,
+                                      run};

@@ -1,0 +1,148 @@
+/* The command `tweedie`: finds the subcommand and runs it. */
+#include <errno.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/progress.h"
+
+static const cli_command *const commands[] = {&cli_info_command, &cli_train_command,
+                                              &cli_sample_command, NULL};
+
+const cli_command *cli_command_at(int index) {
+    return commands[index];
+}
+
+const cli_command *cli_command_find(const char *name) {
+    for (int i = 0; commands[i]; i++)
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    return NULL;
+}
+
+static void print_error(const char *format, va_list args) {
+    char text[1280];
+    vsnprintf(text, sizeof text, format, args);
+    /* A value from the command line may hold newlines and controls; the line stays one line. */
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = ' ';
+    cli_progress_end_line();
+    fprintf(stderr, "tweedie: %s\n", text);
+}
+
+int cli_fail(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    print_error(format, args);
+    va_end(args);
+    return CLI_FAILED;
+}
+
+int cli_usage(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    print_error(format, args);
+    va_end(args);
+    return CLI_USAGE;
+}
+
+int cli_fail_status(const tw_context *ctx, tw_status status) {
+    if (status == TW_ERROR_CANCELLED) return CLI_INTERRUPTED;
+    const char *text = tw_context_error(ctx);
+    cli_fail("%s", text && *text ? text : tw_status_name(status));
+    return CLI_FAILED;
+}
+
+static void log_line(void *user, tw_log_level level, const char *text) {
+    (void)user;
+    (void)level;
+    cli_progress_end_line();
+    fprintf(stderr, "tweedie: %s\n", text);
+}
+
+int cli_context(const cli_args *args, tw_context **out) {
+    static const tw_device devices[] = {TW_DEVICE_AUTO, TW_DEVICE_CPU, TW_DEVICE_CUDA};
+    tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
+    options.device = devices[cli_choice(args, "device")];
+    options.threads = (int)cli_int(args, "threads");
+    options.log = log_line;
+    options.log_level = TW_LOG_WARNING;
+    const tw_status status = tw_context_create(&options, out);
+    return status == TW_OK ? CLI_OK : cli_fail_status(NULL, status);
+}
+
+static void print_overview(FILE *file) {
+    fprintf(file,
+            "tweedie %s: trains diffusion models and samples from them\n\n"
+            "Usage: tweedie COMMAND [--option VALUE ...]\n\nCommands:\n",
+            tw_version());
+    for (int i = 0; commands[i]; i++)
+        fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(file, "  %-10s %s\n", "help", "print this text, or a command's options");
+    fprintf(file, "\n`tweedie --version` prints the version.\n");
+}
+
+static int unknown_command(const char *word) {
+    const char *closest = NULL;
+    int best = 3;
+    for (int i = 0; commands[i]; i++) {
+        const int d = cli_distance(word, commands[i]->name);
+        if (d < best) {
+            best = d;
+            closest = commands[i]->name;
+        }
+    }
+    if (closest) return cli_usage("unknown command \"%s\"; did you mean %s?", word, closest);
+    return cli_usage("unknown command \"%s\"; `tweedie help` lists them", word);
+}
+
+static int help(int argc, char **argv) {
+    if (argc > 1) return cli_usage("help: expected one command, got \"%s\" too", argv[1]);
+    if (argc == 0) {
+        print_overview(stdout);
+        return CLI_OK;
+    }
+    const cli_command *command = cli_command_find(argv[0]);
+    if (!command) return unknown_command(argv[0]);
+    cli_print_help(stdout, command);
+    return CLI_OK;
+}
+
+static int dispatch(int argc, char **argv) {
+    if (argc < 2) return cli_usage("expected a command: info, train, sample or help");
+    const char *word = argv[1];
+    if (strcmp(word, "--version") == 0 && argc == 2) {
+        printf("tweedie %s\n", tw_version());
+        return CLI_OK;
+    }
+    if (strcmp(word, "help") == 0) return help(argc - 2, argv + 2);
+    if (strcmp(word, "--help") == 0) return help(argc - 2, argv + 2);
+    const cli_command *command = cli_command_find(word);
+    if (!command) return unknown_command(word);
+    cli_args args;
+    const int rc = cli_parse(command, argc - 2, argv + 2, &args);
+    if (rc) return rc;
+    if (args.help) {
+        cli_print_help(stdout, command);
+        return CLI_OK;
+    }
+    return command->run(&args);
+}
+
+int main(int argc, char **argv) {
+    /* Only the character set: numbers keep their points. */
+    setlocale(LC_CTYPE, "");
+    cli_progress_init(strcmp(nl_langinfo(CODESET), "UTF-8") == 0);
+    /* A file-size limit then shows as a failed write with its reason. */
+    signal(SIGXFSZ, SIG_IGN);
+    int rc = dispatch(argc, argv);
+    cli_progress_end_line();
+    errno = 0;
+    const bool unwritten = fflush(stdout) != 0 || ferror(stdout);
+    if (unwritten && rc == CLI_OK)
+        rc = cli_fail("standard output: cannot be written: %s", strerror(errno ? errno : EIO));
+    return rc;
+}

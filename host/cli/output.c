@@ -1,0 +1,138 @@
+#include "cli/output.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/scatter.h"
+#include "io/file.h"
+#include "io/npy.h"
+#include "io/png.h"
+
+#define SCATTER_SIZE 512
+
+cli_shape cli_shape_of(const tw_model_info *info) {
+    cli_shape shape = {info->rank, {info->shape[0], info->shape[1], info->shape[2]}, 1};
+    for (int i = 0; i < info->rank; i++) shape.count *= info->shape[i];
+    return shape;
+}
+
+const char *cli_shape_noun(const cli_shape *shape, bool one) {
+    if (shape->rank == 3) return one ? "image" : "images";
+    if (shape->extents[0] == 2) return one ? "point" : "points";
+    return one ? "sample" : "samples";
+}
+
+static bool drawable(const cli_shape *shape) {
+    if (shape->rank == 3) return shape->extents[2] == 1 || shape->extents[2] == 3;
+    return shape->rank == 1 && shape->extents[0] == 2;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t n = strlen(text), m = strlen(end);
+    return n > m && strcmp(text + n - m, end) == 0;
+}
+
+/* The folder that holds `path`. */
+static void parent_of(const char *path, char *out, size_t size) {
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        snprintf(out, size, ".");
+    else
+        snprintf(out, size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+static int check_place(const char *option, const char *path, cli_output_kind kind) {
+    struct stat st;
+    if (strlen(path) >= 4000) return cli_fail("%s: the path is too long", option);
+    const bool exists = stat(path, &st) == 0;
+    if (kind == CLI_OUTPUT_FOLDER) {
+        if (exists && !S_ISDIR(st.st_mode))
+            return cli_fail("%s: %s is a file; expected a path ending in .png or .npy, or a folder",
+                            option, path);
+        return CLI_OK;
+    }
+    if (exists && S_ISDIR(st.st_mode)) return cli_fail("%s: %s is a folder", option, path);
+    char parent[4096];
+    parent_of(path, parent, sizeof parent);
+    if (stat(parent, &st) != 0 || !S_ISDIR(st.st_mode))
+        return cli_fail("%s: there is no folder %s", option, parent);
+    if (access(parent, W_OK) != 0)
+        return cli_fail("%s: the folder %s cannot be written to", option, parent);
+    return CLI_OK;
+}
+
+int cli_output_check(const char *option, const char *path, const cli_shape *shape,
+                     cli_output_kind *kind) {
+    static const char *const others[] = {".jpg",  ".jpeg", ".gif", ".webp", ".bmp",  ".tif",
+                                         ".tiff", ".npz",  ".PNG", ".NPY",  ".json", ".txt"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (ends_with(path, others[i]))
+            return cli_usage("%s: expected a path ending in .png or .npy, or a folder, got \"%s\"",
+                             option, path);
+    *kind = ends_with(path, ".png")   ? CLI_OUTPUT_PNG
+            : ends_with(path, ".npy") ? CLI_OUTPUT_NPY
+                                      : CLI_OUTPUT_FOLDER;
+    if (*kind == CLI_OUTPUT_FOLDER && strcmp(option, "--out") != 0)
+        return cli_usage("%s: expected a path ending in .png or .npy, got \"%s\"", option, path);
+    if (*kind != CLI_OUTPUT_NPY && !drawable(shape))
+        return cli_usage("%s: the model's samples are neither grey or RGB images nor points of the "
+                         "plane; expected a path ending in .npy, got \"%s\"",
+                         option, path);
+    if (*kind == CLI_OUTPUT_FOLDER && shape->rank != 3)
+        return cli_usage(
+            "%s: a folder holds images, and the model's samples are points; expected a "
+            "path ending in .png or .npy, got \"%s\"",
+            option, path);
+    return check_place(option, path, *kind);
+}
+
+static tw_status write_png(tw_context *ctx, const char *path, const cli_shape *shape, int64_t n,
+                           const float *values, int64_t columns) {
+    tw_image image = {0};
+    tw_status s;
+    if (shape->rank == 3)
+        s = tw_image_grid(ctx, values, n, shape->extents[0], shape->extents[1],
+                          (int)shape->extents[2], columns, n > 1 ? 2 : 0, &image);
+    else
+        s = cli_scatter(ctx, values, 1, n, SCATTER_SIZE, cli_scatter_extent(values, n), &image);
+    if (s == TW_OK) s = tw_png_write(ctx, path, &image);
+    tw_image_free(ctx, &image);
+    return s;
+}
+
+static void folder_name(char *out, size_t size, const char *folder, int64_t index) {
+    snprintf(out, size, "%s/%05lld.png", folder, (long long)index);
+}
+
+static tw_status write_folder(tw_context *ctx, const char *folder, const cli_shape *shape,
+                              int64_t n, const float *values) {
+    char path[4200];
+    const bool fresh = !tw_directory_exists(folder);
+    tw_status s = tw_directory_make(ctx, folder);
+    int64_t written = 0;
+    for (; s == TW_OK && written < n; written++) {
+        folder_name(path, sizeof path, folder, written);
+        s = write_png(ctx, path, shape, 1, values + written * shape->count, 1);
+        if (s != TW_OK) break;
+    }
+    if (s != TW_OK) {
+        for (int64_t i = 0; i < written; i++) {
+            folder_name(path, sizeof path, folder, i);
+            unlink(path);
+        }
+        if (fresh) rmdir(folder);
+    }
+    return s;
+}
+
+tw_status cli_output_write(tw_context *ctx, const char *path, cli_output_kind kind,
+                           const cli_shape *shape, int64_t n, const float *values,
+                           int64_t columns) {
+    if (kind == CLI_OUTPUT_PNG) return write_png(ctx, path, shape, n, values, columns);
+    if (kind == CLI_OUTPUT_FOLDER) return write_folder(ctx, path, shape, n, values);
+    const int64_t extents[4] = {n, shape->extents[0], shape->extents[1], shape->extents[2]};
+    return tw_npy_write(ctx, path, TW_F32, shape->rank + 1, extents, values);
+}

@@ -1,0 +1,60 @@
+#include "cli/presets.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* Points reach from -2 to 2, so nothing is clipped. */
+static const char scurve_model[] =
+    "{\"_class_name\": \"TweedieMLP\", \"in_features\": 2, \"hidden\": 128, \"layers\": 3,"
+    " \"act_fn\": \"silu\"}";
+
+static const char scurve_scheduler[] =
+    "{\"_class_name\": \"DDPMScheduler\", \"num_train_timesteps\": 1000,"
+    " \"beta_schedule\": \"linear\", \"beta_start\": 0.0001, \"beta_end\": 0.02,"
+    " \"prediction_type\": \"epsilon\", \"variance_type\": \"fixed_small\","
+    " \"clip_sample\": false}";
+
+static const cli_preset_option scurve_options[] = {{"data", "scurve"},
+                                                   {"steps", "4000"},
+                                                   {"batch-size", "512"},
+                                                   {"lr", "2e-3"},
+                                                   {"lr-schedule", "cosine"},
+                                                   {"lr-warmup", "100"},
+                                                   {"ema", "0.995"},
+                                                   {"save-every", "1000"},
+                                                   {"preview-every", "1000"},
+                                                   {"validate-every", "0"},
+                                                   {NULL, NULL}};
+
+/* Labels 0..9 and the empty one, 10, which takes a tenth of the samples. */
+static const char mnist_model[] =
+    "{\"_class_name\": \"UNet2DModel\", \"sample_size\": 28, \"in_channels\": 1,"
+    " \"out_channels\": 1, \"block_out_channels\": [32, 64, 64], \"layers_per_block\": 2,"
+    " \"down_block_types\": [\"DownBlock2D\", \"DownBlock2D\", \"AttnDownBlock2D\"],"
+    " \"up_block_types\": [\"AttnUpBlock2D\", \"UpBlock2D\", \"UpBlock2D\"],"
+    " \"attention_head_dim\": null, \"norm_num_groups\": 8, \"norm_eps\": 1e-05,"
+    " \"num_class_embeds\": 11, \"flip_sin_to_cos\": true, \"freq_shift\": 0,"
+    " \"act_fn\": \"silu\"}";
+
+static const char mnist_scheduler[] =
+    "{\"_class_name\": \"DDPMScheduler\", \"num_train_timesteps\": 1000,"
+    " \"beta_schedule\": \"linear\", \"beta_start\": 0.0001, \"beta_end\": 0.02,"
+    " \"prediction_type\": \"epsilon\", \"variance_type\": \"fixed_large\","
+    " \"clip_sample\": true, \"clip_sample_range\": 1.0}";
+
+static const cli_preset_option mnist_options[] = {
+    {"steps", "2000"},        {"batch-size", "64"},      {"lr", "1e-3"},
+    {"lr-warmup", "100"},     {"clip-norm", "1"},        {"ema", "0.999"},
+    {"cond-dropout", "0.1"},  {"holdout", "0.1"},        {"save-every", "250"},
+    {"preview-every", "500"}, {"validate-every", "250"}, {NULL, NULL}};
+
+static const cli_preset presets[] = {
+    {"scurve", scurve_model, scurve_scheduler, scurve_options},
+    {"mnist", mnist_model, mnist_scheduler, mnist_options},
+};
+
+const cli_preset *cli_preset_find(const char *name) {
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (strcmp(presets[i].name, name) == 0) return &presets[i];
+    return NULL;
+}

@@ -1,0 +1,240 @@
+#include "cli/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/presets.h"
+#include "core/context.h"
+#include "io/file.h"
+#include "io/json.h"
+
+bool cli_run_path(const cli_run *run, const char *name, char *out, size_t size) {
+    const size_t n = strlen(run->out);
+    const char *slash = n && run->out[n - 1] == '/' ? "" : "/";
+    const int used = snprintf(out, size, "%s%s%s", run->out, slash, name);
+    return used >= 0 && (size_t)used < size;
+}
+
+void cli_run_close(cli_run *run) {
+    free(run->model);
+    free(run->scheduler);
+    json_decref(run->document);
+    json_decref(run->texts);
+    *run = (cli_run){0};
+}
+
+/* Neither is kept in run.json: they say how this command was called. */
+static bool is_of_the_call(const char *name) {
+    static const char *const names[] = {"out", "resume", "preset", "config", "log-json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
+/* What may differ when a run goes on, because it does not touch its numbers. */
+static bool may_change(const char *name) {
+    static const char *const names[] = {"steps",      "data",          "labels",         "threads",
+                                        "save-every", "preview-every", "validate-every", "device"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
+static bool same_value(const cli_option *o, const char *a, const char *b) {
+    double x, y;
+    if (o->type == CLI_REAL || o->type == CLI_INT)
+        return cli_parse_real(a, &x) && cli_parse_real(b, &y) && x == y;
+    return strcmp(a, b) == 0;
+}
+
+/* The option text of a JSON value, kept by run->texts; null for an array, object or null. */
+static const char *text_of(cli_run *run, const char *name, const json_t *value) {
+    char number[64];
+    const char *text = number;
+    if (json_is_string(value))
+        text = json_string_value(value);
+    else if (json_is_integer(value))
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        snprintf(number, sizeof number, "%.17g", json_real_value(value));
+    else if (json_is_boolean(value))
+        text = json_is_true(value) ? "true" : "false";
+    else
+        return NULL;
+    if (!run->texts) run->texts = json_object();
+    if (json_object_set_new(run->texts, name, json_string(text)) != 0) return NULL;
+    return json_string_value(json_object_get(run->texts, name));
+}
+
+static int take_options(cli_args *args, cli_run *run, const json_t *options, const char *path,
+                        cli_source source) {
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)options, name, value) {
+        if (is_of_the_call(name))
+            return cli_fail("%s: options: \"%s\" belongs on the command line", path, name);
+        const char *text = text_of(run, name, value);
+        if (!text)
+            return cli_fail("%s: options: %s: expected a text, a number, true or false", path,
+                            name);
+        if (cli_set(args, name, text, source, path)) return CLI_FAILED;
+    }
+    return CLI_OK;
+}
+
+/* What was given again on the command line must be what the run has. */
+static int check_unchanged(const cli_args *args, const cli_run *run) {
+    for (const cli_option *o = args->command->options; o->name; o++) {
+        if (is_of_the_call(o->name) || may_change(o->name)) continue;
+        if (cli_source_of(args, o->name) != CLI_FROM_USER) continue;
+        const char *old = json_string_value(json_object_get(run->texts, o->name));
+        if (!old || !same_value(o, cli_text(args, o->name), old))
+            return cli_usage("--%s: cannot change when a run is resumed: it has %s, got \"%s\"",
+                             o->name, old ? old : "none", cli_text(args, o->name));
+    }
+    return CLI_OK;
+}
+
+/* Reads a description. */
+static int take_file(cli_args *args, cli_run *run, const char *path, cli_source source) {
+    static const char *const keys[] = {"model",  "scheduler", "options",  "tweedie",
+                                       "preset", "device",    "providers"};
+    const tw_status s = tw_json_load(NULL, path, &run->document);
+    if (s != TW_OK) return cli_fail_status(NULL, s);
+    const char *key;
+    json_t *value;
+    json_object_foreach(run->document, key, value) {
+        bool known = false;
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) known |= strcmp(keys[i], key) == 0;
+        if (!known)
+            return cli_fail("%s: unknown key \"%s\"; expected model, scheduler and options", path,
+                            key);
+    }
+    const json_t *model = json_object_get(run->document, "model");
+    const json_t *scheduler = json_object_get(run->document, "scheduler");
+    const json_t *options = json_object_get(run->document, "options");
+    if (!json_is_object(model))
+        return cli_fail("%s: model: expected an object, the network's config.json", path);
+    if (scheduler && !json_is_object(scheduler))
+        return cli_fail("%s: scheduler: expected an object, a scheduler_config.json", path);
+    if (options && !json_is_object(options))
+        return cli_fail("%s: options: expected an object", path);
+    const json_t *preset = json_object_get(run->document, "preset");
+    if (json_is_string(preset)) run->preset = json_string_value(preset);
+    run->model = json_dumps(model, 0);
+    run->scheduler = scheduler ? json_dumps(scheduler, 0) : NULL;
+    if (!run->model || (scheduler && !run->scheduler)) return cli_fail("out of memory");
+    return options ? take_options(args, run, options, path, source) : CLI_OK;
+}
+
+static int take_preset(cli_args *args, cli_run *run, const char *name) {
+    const cli_preset *preset = cli_preset_find(name);
+    if (!preset) return cli_usage("--preset: there is no preset \"%s\"", name);
+    run->preset = preset->name;
+    run->model = strdup(preset->model);
+    run->scheduler = strdup(preset->scheduler);
+    if (!run->model || !run->scheduler) return cli_fail("out of memory");
+    for (const cli_preset_option *o = preset->options; o->name; o++) {
+        const int rc = cli_set(args, o->name, o->text, CLI_FROM_PRESET, preset->name);
+        if (rc) return rc;
+    }
+    return CLI_OK;
+}
+
+static bool same_json(const char *a, const char *b) {
+    if (!a || !b) return a == b;
+    json_t *x = json_loads(a, 0, NULL), *y = json_loads(b, 0, NULL);
+    const bool same = x && y && json_equal(x, y);
+    json_decref(x);
+    json_decref(y);
+    return same;
+}
+
+static int open_fresh(cli_args *args, cli_run *run) {
+    const char *preset = cli_text(args, "preset"), *config = cli_text(args, "config");
+    if (preset && config) return cli_usage("--preset and --config: expected one of them, got both");
+    if (!preset && !config)
+        return cli_usage("train: expected --preset NAME or --config FILE.json, got neither");
+    return preset ? take_preset(args, run, preset) : take_file(args, run, config, CLI_FROM_PRESET);
+}
+
+/* A resumed run is what its run.json says; a preset or configuration given again must agree. */
+static int open_resumed(cli_args *args, cli_run *run, const char *path) {
+    int rc = take_file(args, run, path, CLI_FROM_RUN);
+    if (!rc) rc = check_unchanged(args, run);
+    if (rc || (!cli_text(args, "preset") && !cli_text(args, "config"))) return rc;
+    cli_run again = {0};
+    cli_args scratch = *args;
+    rc = open_fresh(&scratch, &again);
+    if (!rc && (!same_json(again.model, run->model) || !same_json(again.scheduler, run->scheduler)))
+        rc = cli_usage("--%s: describes another model than %s; leave it out to resume",
+                       cli_text(args, "preset") ? "preset" : "config", path);
+    cli_run_close(&again);
+    return rc;
+}
+
+int cli_run_open(cli_args *args, cli_run *run) {
+    char path[4096];
+    *run = (cli_run){0};
+    run->out = cli_text(args, "out");
+    run->resume = cli_flag(args, "resume");
+    if (!run->out) return cli_usage("train: --out DIR is missing");
+    if (!cli_run_path(run, "run.json", path, sizeof path - 64))
+        return cli_fail("--out: the path is too long");
+    if (tw_file_exists(run->out))
+        return cli_fail("--out: %s is a file; expected a folder or a new name", run->out);
+    const bool exists = tw_file_exists(path);
+    if (run->resume && !exists)
+        return cli_fail("--resume: %s holds no run: there is no %s", run->out, path);
+    if (run->resume) return open_resumed(args, run, path);
+    if (exists)
+        return cli_fail("--out: %s already holds a run; add --resume to continue it, or choose "
+                        "another folder",
+                        run->out);
+    if (cli_run_path(run, "model_index.json", path, sizeof path) && tw_file_exists(path))
+        return cli_fail("--out: %s already holds a model; choose another folder", run->out);
+    return open_fresh(args, run);
+}
+
+static json_t *json_of(const cli_option *o, const char *text) {
+    int64_t whole;
+    double real;
+    if (o->type == CLI_FLAG) return json_boolean(strcmp(text, "true") == 0);
+    if (o->type == CLI_INT && cli_parse_int(text, &whole)) return json_integer(whole);
+    if (o->type == CLI_REAL && cli_parse_real(text, &real)) return json_real(real);
+    /* The run may be resumed from another folder. */
+    if (strcmp(o->name, "data") == 0 || strcmp(o->name, "labels") == 0) {
+        char *absolute = tw_file_exists(text) ? realpath(text, NULL) : NULL;
+        json_t *value = json_string(absolute ? absolute : text);
+        free(absolute);
+        return value;
+    }
+    return json_string(text);
+}
+
+tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *args) {
+    char path[4096];
+    json_t *options = json_object(), *providers = json_array();
+    bool ok = options && providers;
+    for (int i = 0; ok && args->command->options[i].name; i++) {
+        const cli_option *o = &args->command->options[i];
+        if (args->values[i] && !is_of_the_call(o->name))
+            ok = json_object_set_new(options, o->name, json_of(o, args->values[i])) == 0;
+    }
+    for (int i = 0; ok && tw_context_provider(ctx, i); i++)
+        ok = json_array_append_new(providers, json_string(tw_context_provider(ctx, i))) == 0;
+    json_t *document =
+        json_pack("{s:s, s:s?, s:s, s:o, s:o, s:o*, s:o}", "tweedie", tw_version(), "preset",
+                  run->preset, "device", tw_context_device_name(ctx), "providers", providers,
+                  "model", json_loads(run->model, 0, NULL), "scheduler",
+                  run->scheduler ? json_loads(run->scheduler, 0, NULL) : NULL, "options", options);
+    char *text = ok && document ? json_dumps(document, JSON_INDENT(2)) : NULL;
+    json_decref(document);
+    if (!text || !cli_run_path(run, "run.json", path, sizeof path)) {
+        free(text);
+        return tw_fail(ctx, TW_ERROR_MEMORY, "out of memory");
+    }
+    const tw_status s = tw_file_write(ctx, path, text, strlen(text));
+    free(text);
+    return s;
+}

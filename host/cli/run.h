@@ -1,0 +1,35 @@
+/* What a training run is made of: network, schedule and options, from a preset, a configuration
+ * file or the run.json of the run that is resumed. The two files have one format:
+ *
+ *     {"model": {config.json}, "scheduler": {scheduler_config.json}, "options": {"steps": 1000}}
+ */
+#ifndef TW_CLI_RUN_H
+#define TW_CLI_RUN_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "cli/cli.h"
+
+typedef struct cli_run {
+    const char *out; /* the run's directory */
+    bool resume;
+    const char *preset;      /* its name, or null */
+    char *model, *scheduler; /* JSON texts; `scheduler` may be null */
+    json_t *document;        /* of run.json or the configuration file, or null */
+    json_t *texts;           /* keeps the option texts that `args` points to */
+} cli_run;
+
+/* Completes `args` from where the run is described, checks that a fresh run's directory holds none
+ * and that a resumed one's options are unchanged. 0, or an exit status after the error line. Closed
+ * in either case. */
+int cli_run_open(cli_args *args, cli_run *run);
+void cli_run_close(cli_run *run);
+
+/* Writes run.json. */
+tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *args);
+
+/* "DIR/name" into out[size]; false if it does not fit. */
+bool cli_run_path(const cli_run *run, const char *name, char *out, size_t size);
+
+#endif

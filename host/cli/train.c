@@ -1,0 +1,220 @@
+/* tweedie train: trains a model on a data set, resumably. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "cli/head.h"
+#include "cli/presets.h"
+#include "cli/signals.h"
+#include "cli/train.h"
+#include "io/file.h"
+
+/* Steps in a row without a finite loss after which a run gives up. */
+#define PATIENCE 50
+
+#define NO_LIMIT 9e15
+
+static const cli_option options[] = {
+    {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL, "network, schedule and option values"},
+    {"config", CLI_TEXT, "FILE.json", 0, 0, NULL, "the same from a file, such as a run.json"},
+    {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "scurve, an IDX file of images (.gz too) or an .npy"},
+    {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy; found beside an IDX file"},
+    {"limit", CLI_INT, "N", 0, NO_LIMIT, "0", "use the first N samples; 0: all"},
+    {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics.jsonl, previews"},
+    {"resume", CLI_FLAG, NULL, 0, 0, NULL, "continue the run in --out"},
+    {"steps", CLI_INT, "N", 1, 1e9, "1000", "optimizer steps of the whole run"},
+    {"batch-size", CLI_INT, "N", 1, 65536, "64", "samples of one micro-step"},
+    {"accumulate", CLI_INT, "N", 1, 65536, "1", "micro-steps of one optimizer step"},
+    {"lr", CLI_REAL, "X", 0, 1e3, "1e-3", "learning rate"},
+    {"lr-schedule", CLI_CHOICE, "constant|cosine|linear", 0, 0, "constant", "after the warm-up"},
+    {"lr-warmup", CLI_INT, "N", 0, 1e9, "100", "steps of linear warm-up"},
+    {"weight-decay", CLI_REAL, "X", 0, 1e3, "0", "of AdamW"},
+    {"clip-norm", CLI_REAL, "X", 0, 1e300, "1", "bound of the gradient's norm; 0: none"},
+    {"ema", CLI_REAL, "X", 0, 0.9999999, "0.999", "decay of the averaged weights; 0: none"},
+    {"ema-warmup", CLI_CHOICE, "on|off", 0, 0, "on", "lower decay in the first steps"},
+    {"loss-weight", CLI_CHOICE, "simple|min-snr", 0, 0, "simple", "weight of a time step's loss"},
+    {"snr-gamma", CLI_REAL, "X", 1e-6, 1e6, "5", "bound of min-snr"},
+    {"antithetic", CLI_FLAG, NULL, 0, 0, NULL, "draw time steps in pairs t, T-1-t"},
+    {"cond-dropout", CLI_REAL, "P", 0, 1, "0", "part of the labels replaced by the empty one"},
+    {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
+    {"holdout", CLI_REAL, "P", 0, 0.5, "0", "part of the data kept for validation"},
+    {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "of weights, noise and order"},
+    {"save-every", CLI_INT, "N", 0, 1e9, "500", "steps between saves; 0: only at the end"},
+    {"preview-every", CLI_INT, "N", 0, 1e9, "0", "steps between pictures of samples; 0: none"},
+    {"validate-every", CLI_INT, "N", 0, 1e9, "0", "steps between validations; 0: none"},
+    {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
+    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
+    {"precision", CLI_CHOICE, "fp32", 0, 0, "fp32", "of the network"},
+    {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
+    {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
+
+static void fill_options(const cli_args *args, tw_trainer_options *o) {
+    static const tw_lr_schedule schedules[] = {TW_LR_CONSTANT, TW_LR_COSINE, TW_LR_LINEAR};
+    static const tw_loss_weight weights[] = {TW_WEIGHT_SIMPLE, TW_WEIGHT_MIN_SNR};
+    const tw_trainer_options defaults = TW_TRAINER_OPTIONS_INIT;
+    *o = defaults;
+    o->steps = cli_int(args, "steps");
+    o->batch_size = cli_int(args, "batch-size");
+    o->accumulate = cli_int(args, "accumulate");
+    o->lr = cli_real(args, "lr");
+    o->lr_schedule = schedules[cli_choice(args, "lr-schedule")];
+    o->lr_warmup = cli_int(args, "lr-warmup");
+    o->weight_decay = cli_real(args, "weight-decay");
+    o->clip_norm = cli_real(args, "clip-norm");
+    o->ema_decay = cli_real(args, "ema");
+    o->ema_warmup = cli_choice(args, "ema-warmup") == 0;
+    o->weight = weights[cli_choice(args, "loss-weight")];
+    o->snr_gamma = cli_real(args, "snr-gamma");
+    o->antithetic = cli_flag(args, "antithetic");
+    o->cond_dropout = cli_real(args, "cond-dropout");
+    o->flip = cli_real(args, "flip");
+    o->holdout = cli_real(args, "holdout");
+    o->seed = (uint64_t)cli_int(args, "seed");
+}
+
+static int check_options(const cli_args *args) {
+    if (!cli_text(args, "data"))
+        return cli_usage("train: --data SOURCE is missing: scurve, an IDX file or an .npy");
+    if (cli_int(args, "validate-every") > 0 && !(cli_real(args, "holdout") > 0.0))
+        return cli_usage("--validate-every: nothing is held out; give --holdout too, such as 0.1");
+    return CLI_OK;
+}
+
+/* Makes the parts; nothing is written yet. */
+static int open_parts(cli_session *s) {
+    int rc = cli_context(s->args, &s->ctx);
+    if (rc) return rc;
+    tw_dataset_options data = TW_DATASET_OPTIONS_INIT;
+    data.labels = cli_text(s->args, "labels");
+    data.limit = cli_int(s->args, "limit");
+    data.seed = s->options.seed;
+    s->info.size = sizeof s->info;
+    tw_status status = tw_model_create(s->ctx, s->run->model, s->run->scheduler, NULL, 0,
+                                       s->options.seed, &s->model);
+    if (status == TW_OK) status = tw_model_get_info(s->model, &s->info);
+    if (status == TW_OK)
+        status = tw_dataset_open(s->ctx, cli_text(s->args, "data"), &data, &s->dataset);
+    if (status == TW_OK) status = tw_trainer_create(s->model, s->dataset, &s->options, &s->trainer);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    s->shape = cli_shape_of(&s->info);
+    return CLI_OK;
+}
+
+/* Takes up the saved state. A run that was ended before its first save starts again. */
+static int take_up(cli_session *s) {
+    char state[4096];
+    if (!s->run->resume || !cli_run_path(s->run, "state", state, sizeof state)) return CLI_OK;
+    if (tw_directory_exists(state)) {
+        const tw_status status = tw_trainer_resume(s->trainer, state);
+        if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    }
+    s->first = tw_trainer_step_count(s->trainer);
+    if (s->first > s->options.steps)
+        return cli_usage("--steps: the run already has %" PRId64 ", got \"%" PRId64 "\"", s->first,
+                         s->options.steps);
+    return CLI_OK;
+}
+
+static bool due(const cli_session *s, const char *name, int64_t step) {
+    const int64_t every = cli_int(s->args, name);
+    return every > 0 && (step % every == 0 || step == s->options.steps);
+}
+
+static int stop(cli_session *s, int64_t step) {
+    const int rc = cli_train_save(s);
+    cli_progress_end_line();
+    if (rc) return rc;
+    if (!s->log_json)
+        printf("stopped at step %s; `tweedie train --out %s --resume` continues\n",
+               cli_grouped(step).text, s->run->out);
+    return CLI_INTERRUPTED;
+}
+
+/* What follows a step: validation, picture, save. */
+static int after_step(cli_session *s, int64_t step) {
+    int rc = CLI_OK;
+    if (due(s, "validate-every", step)) rc = cli_train_show_validation(s, step);
+    if (!rc && !cli_signals_stop() && due(s, "preview-every", step))
+        rc = cli_train_preview(s, step);
+    if (!rc && !cli_signals_stop() && (due(s, "save-every", step) || step == s->options.steps))
+        rc = cli_train_save(s);
+    return rc;
+}
+
+static int loop(cli_session *s) {
+    int64_t step = s->first;
+    int bad = 0;
+    s->begun = s->shown = cli_seconds();
+    while (step < s->options.steps) {
+        if (cli_signals_stop()) return stop(s, step);
+        tw_train_metrics m = {.size = sizeof m};
+        const double before = cli_seconds();
+        const tw_status status = tw_trainer_step(s->trainer, &m);
+        if (status != TW_OK) return cli_fail_status(s->ctx, status);
+        step = m.step;
+        int rc = cli_train_show_step(s, &m, cli_seconds() - before);
+        if (rc) return rc;
+        bad = isfinite(m.loss) ? 0 : bad + 1;
+        if (bad == PATIENCE)
+            return cli_fail("step %s: the loss has not been finite for %d steps; a lower --lr or "
+                            "--clip-norm may help",
+                            cli_grouped(step).text, PATIENCE);
+        rc = after_step(s, step);
+        if (rc) return rc;
+    }
+    if (cli_signals_stop()) return stop(s, step);
+    cli_train_show_end(s, step);
+    return CLI_OK;
+}
+
+static void close_parts(cli_session *s) {
+    if (s->metrics) fclose(s->metrics);
+    tw_trainer_free(s->trainer);
+    tw_dataset_free(s->dataset);
+    tw_model_free(s->model);
+    tw_context_free(s->ctx);
+}
+
+static int train(const cli_args *args, const cli_run *run) {
+    cli_session s = {.args = args, .run = run, .log_json = cli_flag(args, "log-json")};
+    int rc = check_options(args);
+    if (rc) return rc;
+    fill_options(args, &s.options);
+    rc = open_parts(&s);
+    if (!rc) rc = take_up(&s);
+    if (!rc && run->resume && s.first == s.options.steps) {
+        if (!s.log_json)
+            printf("%s is complete with %s steps; --steps N continues it\n", run->out,
+                   cli_grouped(s.first).text);
+        close_parts(&s);
+        return CLI_OK;
+    }
+    if (!rc) {
+        cli_signals_catch();
+        rc = cli_train_begin_files(&s);
+    }
+    if (!rc) rc = cli_train_show_table(&s);
+    if (!rc) rc = loop(&s);
+    close_parts(&s);
+    return rc;
+}
+
+static int run_train(const cli_args *given) {
+    cli_args args = *given;
+    cli_run run;
+    int rc = cli_run_open(&args, &run);
+    if (!rc) rc = train(&args, &run);
+    cli_run_close(&run);
+    return rc;
+}
+
+const cli_command cli_train_command = {"train",
+                                       "trains a model on a data set",
+                                       "tweedie train --preset NAME | --config FILE.json  --data "
+                                       "SOURCE --out DIR [--option VALUE ...]\n"
+                                       "       tweedie train --out DIR --resume",
+                                       options,
+                                       "The model (averaged weights) is written into --out as "
+                                       "diffusers writes it. Ctrl-C finishes the\n"
+                                       "step and saves; --resume goes on to the same numbers.",
+                                       run_train};

@@ -1,0 +1,50 @@
+/* A training run in progress: its parts, what it shows and what it writes. */
+#ifndef TW_CLI_TRAIN_H
+#define TW_CLI_TRAIN_H
+
+#include <stdio.h>
+
+#include "cli/output.h"
+#include "cli/run.h"
+
+typedef struct cli_session {
+    const cli_args *args;
+    const cli_run *run;
+    tw_context *ctx;
+    tw_model *model;
+    tw_dataset *dataset;
+    tw_trainer *trainer;
+    tw_model_info info;
+    cli_shape shape;
+    tw_trainer_options options;
+    FILE *metrics; /* metrics.jsonl, appended to */
+    bool log_json; /* the same lines on stdout in place of progress */
+    double begun;  /* cli_seconds() before the first step of this command */
+    double lap;    /* seconds of a step, smoothed */
+    double loss;   /* smoothed; its weight so far is in loss_weight */
+    double loss_weight;
+    double shown;  /* when a plain line was last printed */
+    int64_t first; /* steps done before this command */
+} cli_session;
+
+/* --- train_files.c --- */
+
+/* Makes DIR, writes run.json, cuts metrics.jsonl back to the steps done and opens it. */
+int cli_train_begin_files(cli_session *s);
+/* State and model. */
+int cli_train_save(cli_session *s);
+/* A picture of samples of the averaged weights in DIR/previews. */
+int cli_train_preview(cli_session *s, int64_t step);
+/* Appends a finished line (without its newline) to metrics.jsonl. */
+int cli_train_log(cli_session *s, const char *line);
+
+/* --- train_report.c --- */
+
+/* The table of what was decided. */
+int cli_train_show_table(cli_session *s);
+/* Logs and shows one step that took `seconds`. */
+int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double seconds);
+int cli_train_show_validation(cli_session *s, int64_t step);
+void cli_train_show_end(cli_session *s, int64_t step);
+
+#endif

@@ -1,0 +1,134 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/signals.h"
+#include "cli/train.h"
+#include "core/context.h"
+#include "io/file.h"
+
+/* A run of a million steps has a log of this order. */
+#define METRICS_MAX ((size_t)4 << 30)
+
+#define PREVIEW_IMAGES 64
+#define PREVIEW_POINTS 2000
+#define PREVIEW_STEPS 50
+
+/* The step of a line of metrics.jsonl, or -1. */
+static int64_t step_of(const char *line) {
+    static const char begin[] = "{\"step\": ";
+    if (strncmp(line, begin, sizeof begin - 1) != 0) return -1;
+    return strtoll(line + sizeof begin - 1, NULL, 10);
+}
+
+/* Keeps the lines of the steps that the saved state has: a run that was killed logged more. */
+static tw_status cut_metrics(cli_session *s, const char *path) {
+    char *text = NULL;
+    size_t size = 0, kept = 0;
+    if (!tw_file_exists(path)) return TW_OK;
+    tw_status status = tw_file_read(s->ctx, path, METRICS_MAX, &text, &size);
+    if (status != TW_OK) return status;
+    for (size_t at = 0; at < size;) {
+        const char *newline = memchr(text + at, '\n', size - at);
+        if (!newline) break;
+        const size_t length = (size_t)(newline - text) + 1 - at;
+        const int64_t step = step_of(text + at);
+        if (step >= 0 && step <= s->first) {
+            memmove(text + kept, text + at, length);
+            kept += length;
+        }
+        at += length;
+    }
+    if (kept != size) status = tw_file_write(s->ctx, path, text, kept);
+    tw_free(s->ctx, text);
+    return status;
+}
+
+int cli_train_begin_files(cli_session *s) {
+    char path[4096];
+    if (!cli_run_path(s->run, "metrics.jsonl", path, sizeof path))
+        return cli_fail("--out: the path is too long");
+    tw_status status = tw_directory_make(s->ctx, s->run->out);
+    if (status == TW_OK) status = cli_run_write(s->ctx, s->run, s->args);
+    if (status == TW_OK && s->run->resume) status = cut_metrics(s, path);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    s->metrics = fopen(path, s->run->resume ? "a" : "w");
+    if (!s->metrics) return cli_fail("%s: cannot be opened: %s", path, strerror(errno));
+    return CLI_OK;
+}
+
+int cli_train_log(cli_session *s, const char *line) {
+    if (s->log_json) {
+        printf("%s\n", line);
+        fflush(stdout);
+    }
+    if (fprintf(s->metrics, "%s\n", line) < 0 || fflush(s->metrics) != 0)
+        return cli_fail("%s/metrics.jsonl: cannot be written: %s", s->run->out, strerror(errno));
+    return CLI_OK;
+}
+
+/* The weights to show and to keep: the averaged ones if there are any. The caller frees it. */
+static tw_status best_model(cli_session *s, tw_model **out) {
+    if (s->options.ema_decay > 0.0) return tw_trainer_ema_model(s->trainer, out);
+    tw_model_retain(s->model);
+    *out = s->model;
+    return TW_OK;
+}
+
+int cli_train_save(cli_session *s) {
+    char state[4096];
+    tw_model *model = NULL;
+    if (!cli_run_path(s->run, "state", state, sizeof state))
+        return cli_fail("--out: the path is too long");
+    tw_status status = tw_trainer_save(s->trainer, state);
+    if (status == TW_OK) status = best_model(s, &model);
+    if (status == TW_OK) status = tw_model_save(model, s->run->out);
+    tw_model_free(model);
+    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
+}
+
+static int cancel_on_signal(void *user, const tw_step_info *info) {
+    (void)user;
+    (void)info;
+    return cli_signals_stop();
+}
+
+static tw_status draw(cli_session *s, tw_model *model, int64_t n, const int32_t *labels,
+                      float *values) {
+    tw_sampler *sampler = NULL;
+    tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
+    o.steps = s->info.training_steps < PREVIEW_STEPS ? s->info.training_steps : PREVIEW_STEPS;
+    o.seed = s->options.seed;
+    o.hook = cancel_on_signal;
+    tw_status status = tw_sampler_create(model, &o, &sampler);
+    if (status == TW_OK) status = tw_sampler_run(sampler, n, labels, NULL, values);
+    tw_sampler_free(sampler);
+    return status;
+}
+
+int cli_train_preview(cli_session *s, int64_t step) {
+    char folder[4096], path[4096];
+    int32_t labels[PREVIEW_IMAGES];
+    const bool images = s->shape.rank == 3;
+    const int64_t n = images ? PREVIEW_IMAGES : PREVIEW_POINTS;
+    const int64_t kinds = s->info.classes > 1 ? s->info.classes - 1 : 1;
+    const bool labelled = images && s->info.classes > 0;
+    char name[64];
+    snprintf(name, sizeof name, "previews/step-%06" PRId64 ".png", step);
+    if (!cli_run_path(s->run, "previews", folder, sizeof folder) ||
+        !cli_run_path(s->run, name, path, sizeof path))
+        return cli_fail("--out: the path is too long");
+    for (int64_t i = 0; i < PREVIEW_IMAGES; i++) labels[i] = (int32_t)(i % kinds);
+    float *values = tw_allocate(s->ctx, (size_t)(n * s->shape.count), sizeof *values);
+    tw_model *model = NULL;
+    tw_status status = values ? best_model(s, &model) : TW_ERROR_MEMORY;
+    if (status == TW_OK) status = draw(s, model, n, labelled ? labels : NULL, values);
+    if (status == TW_OK) status = tw_directory_make(s->ctx, folder);
+    if (status == TW_OK)
+        status = cli_output_write(s->ctx, path, CLI_OUTPUT_PNG, &s->shape, n, values, 0);
+    tw_model_free(model);
+    tw_free(s->ctx, values);
+    if (status == TW_ERROR_CANCELLED) return CLI_OK; /* the loop sees the signal */
+    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
+}

@@ -1,0 +1,171 @@
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "cli/head.h"
+#include "cli/train.h"
+
+/* Seconds between plain lines where there is no terminal. */
+#define PLAIN_EVERY 10.0
+
+#define VALIDATION_SAMPLES 1024
+
+static size_t planned(const tw_trainer_memory *m) {
+    return m->weights + m->gradients + m->optimizer + m->ema + m->arena + m->staging;
+}
+
+static void row(const char *name) {
+    printf("  %-10s ", name);
+}
+
+static void show_data(const cli_session *s, const tw_dataset_info *data) {
+    const int64_t held = (int64_t)((double)data->count * s->options.holdout);
+    row("data");
+    printf("%s: %s %s", cli_text(s->args, "data"), cli_grouped(data->count).text,
+           cli_shape_noun(&s->shape, false));
+    if (data->classes) printf(", %" PRId64 " classes", data->classes);
+    if (held) printf(", about %s of them held out", cli_grouped(held).text);
+    putchar('\n');
+}
+
+static void show_memory(const tw_trainer_memory *m) {
+    row("memory");
+    printf("%s: weights %s, gradients %s, optimizer %s", cli_bytes((double)planned(m)).text,
+           cli_bytes((double)m->weights).text, cli_bytes((double)m->gradients).text,
+           cli_bytes((double)m->optimizer).text);
+    if (m->ema) printf(", average %s", cli_bytes((double)m->ema).text);
+    printf(", arena %s, staging %s\n", cli_bytes((double)m->arena).text,
+           cli_bytes((double)m->staging).text);
+}
+
+static void show_steps(const cli_session *s) {
+    const tw_trainer_options *o = &s->options;
+    row("steps");
+    printf("%s of %s %s", cli_grouped(o->steps).text,
+           cli_grouped(o->batch_size * o->accumulate).text, cli_shape_noun(&s->shape, false));
+    if (o->accumulate > 1)
+        printf(" (%" PRId64 " micro-steps of %" PRId64 ")", o->accumulate, o->batch_size);
+    if (s->first) printf(", %s done", cli_grouped(s->first).text);
+    printf("\n");
+    row("optimizer");
+    printf("AdamW, lr %g %s after %" PRId64 " steps, weight decay %g, clip %g, average %g\n", o->lr,
+           cli_text(s->args, "lr-schedule"), o->lr_warmup, o->weight_decay, o->clip_norm,
+           o->ema_decay);
+}
+
+int cli_train_show_table(cli_session *s) {
+    tw_dataset_info data = {.size = sizeof data};
+    tw_trainer_memory memory = {.size = sizeof memory};
+    tw_status status = tw_dataset_get_info(s->dataset, &data);
+    if (status == TW_OK) status = tw_trainer_get_memory(s->trainer, &memory);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    if (s->log_json) return CLI_OK;
+    cli_print_head(s->ctx, &s->info, "");
+    row("model");
+    printf("%s, %s parameters in %" PRId64 " tensors, T = %" PRId64 "\n", s->info.kind,
+           cli_grouped(s->info.parameters).text, s->info.tensors, s->info.training_steps);
+    show_data(s, &data);
+    show_steps(s);
+    row("seed");
+    printf("%" PRIu64 "\n", s->options.seed);
+    show_memory(&memory);
+    row("output");
+    printf("%s\n", s->run->out);
+    fflush(stdout);
+    return CLI_OK;
+}
+
+/* A JSON number; null where JSON has none. */
+static cli_words json_number(double v) {
+    cli_words w;
+    snprintf(w.text, sizeof w.text, isfinite(v) ? "%.17g" : "null", v);
+    return w;
+}
+
+/* Exponential means of loss and step time, without the first values' weight. */
+static void smooth(cli_session *s, double loss, double seconds) {
+    if (isfinite(loss)) {
+        s->loss_weight = 0.98 * s->loss_weight + 0.02;
+        s->loss += 0.02 / s->loss_weight * (loss - s->loss);
+    }
+    s->lap = s->lap > 0.0 ? 0.9 * s->lap + 0.1 * seconds : seconds;
+}
+
+static void show_line(cli_session *s, const tw_train_metrics *m, double per_second) {
+    const double now = cli_seconds();
+    const double left =
+        (double)(s->options.steps - m->step) * ((now - s->begun) / (double)(m->step - s->first));
+    char line[640];
+    snprintf(line, sizeof line, "loss %.4f  grad %.3g  lr %.2e  %s %s/s  memory %s  left %s",
+             s->loss, m->grad_norm, m->lr, cli_rate(per_second).text,
+             cli_shape_noun(&s->shape, false), cli_bytes(cli_peak_memory()).text,
+             cli_duration(left).text);
+    if (cli_progress_live()) {
+        const double done = (double)m->step / (double)s->options.steps;
+        if (now - s->shown < 0.1 && m->step != s->options.steps) return;
+        cli_progress_show("step %s/%s  %s  %s", cli_grouped(m->step).text,
+                          cli_grouped(s->options.steps).text, cli_bar(done).text, line);
+    } else {
+        const bool edge = m->step == s->first + 1 || m->step == s->options.steps;
+        if (now - s->shown < PLAIN_EVERY && !edge) return;
+        printf("step %s/%s  %s\n", cli_grouped(m->step).text, cli_grouped(s->options.steps).text,
+               line);
+        fflush(stdout);
+    }
+    s->shown = now;
+}
+
+int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double seconds) {
+    smooth(s, m->loss, seconds);
+    const double per_step = (double)(s->options.batch_size * s->options.accumulate);
+    const double per_second = s->lap > 0.0 ? per_step / s->lap : 0.0;
+    char line[640];
+    snprintf(line, sizeof line,
+             "{\"step\": %" PRId64 ", \"loss\": %s, \"grad_norm\": %s, \"lr\": %s, "
+             "\"skipped\": %" PRId64 ", \"samples_per_s\": %.6g, \"time\": %.6f}",
+             m->step, json_number(m->loss).text, json_number(m->grad_norm).text,
+             json_number(m->lr).text, m->skipped, per_second, cli_seconds() - s->begun);
+    const int rc = cli_train_log(s, line);
+    if (rc || s->log_json) return rc;
+    if (!isfinite(m->loss)) {
+        cli_progress_end_line();
+        printf("step %s: the loss is not finite; %" PRId64 " steps skipped so far\n",
+               cli_grouped(m->step).text, m->skipped);
+        fflush(stdout);
+        return CLI_OK;
+    }
+    show_line(s, m, per_second);
+    return CLI_OK;
+}
+
+int cli_train_show_validation(cli_session *s, int64_t step) {
+    double loss = 0.0, averaged = 0.0;
+    const bool ema = s->options.ema_decay > 0.0;
+    tw_status status = tw_trainer_validate(s->trainer, 0, VALIDATION_SAMPLES, &loss);
+    if (status == TW_OK && ema)
+        status = tw_trainer_validate(s->trainer, 1, VALIDATION_SAMPLES, &averaged);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    char line[640];
+    snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"validation_loss\": %s%s%s}", step,
+             json_number(loss).text, ema ? ", \"validation_loss_average\": " : "",
+             ema ? json_number(averaged).text : "");
+    const int rc = cli_train_log(s, line);
+    if (rc || s->log_json) return rc;
+    cli_progress_end_line();
+    printf("step %s: loss on held-out data %.4f", cli_grouped(step).text, loss);
+    if (ema) printf(", with averaged weights %.4f", averaged);
+    putchar('\n');
+    fflush(stdout);
+    return CLI_OK;
+}
+
+void cli_train_show_end(cli_session *s, int64_t step) {
+    if (s->log_json) return;
+    tw_trainer_memory memory = {.size = sizeof memory};
+    const size_t bytes = tw_trainer_get_memory(s->trainer, &memory) == TW_OK ? planned(&memory) : 0;
+    cli_progress_end_line();
+    printf("%s steps in %s%sloss %.4f%smemory planned %s, peak of the process %s\n%s\n",
+           cli_grouped(step - s->first).text, cli_duration(cli_seconds() - s->begun).text,
+           cli_separator(), s->loss, cli_separator(), cli_bytes((double)bytes).text,
+           cli_bytes(cli_peak_memory()).text, s->run->out);
+}
