@@ -234,7 +234,9 @@ tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *arg
         free(text);
         return tw_fail(ctx, TW_ERROR_MEMORY, "out of memory");
     }
-    const tw_status s = tw_file_write(ctx, path, text, strlen(text));
+    const size_t length = strlen(text);
+    text[length] = '\n'; /* files of text end with one; the NUL is not written */
+    const tw_status s = tw_file_write(ctx, path, text, length + 1);
     free(text);
     return s;
 }

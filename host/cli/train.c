@@ -102,16 +102,15 @@ static int open_parts(cli_session *s) {
 
 /* Takes up the saved state. A run that was ended before its first save starts again. */
 static int take_up(cli_session *s) {
-    char state[4096];
-    if (!s->run->resume || !cli_run_path(s->run, "state", state, sizeof state)) return CLI_OK;
-    if (tw_directory_exists(state)) {
+    char state[4096], file[4096];
+    if (!s->run->resume || !cli_run_path(s->run, "state", state, sizeof state) ||
+        !cli_run_path(s->run, "state/trainer.safetensors", file, sizeof file))
+        return CLI_OK;
+    if (tw_file_exists(file)) {
         const tw_status status = tw_trainer_resume(s->trainer, state);
         if (status != TW_OK) return cli_fail_status(s->ctx, status);
     }
     s->first = tw_trainer_step_count(s->trainer);
-    if (s->first > s->options.steps)
-        return cli_usage("--steps: the run already has %" PRId64 ", got \"%" PRId64 "\"", s->first,
-                         s->options.steps);
     return CLI_OK;
 }
 

@@ -1,0 +1,324 @@
+#include "cli/command.h"
+
+#include <jansson.h>
+
+#include <cmath>
+
+class Train : public CommandTest {
+  protected:
+    void SetUp() override {
+        CommandTest::SetUp();
+        write("small.json", std::string("{\"model\": ") + kPoints +
+                                ", \"scheduler\": " + kSchedule +
+                                ", \"options\": {\"data\": \"scurve\", \"batch-size\": 8, " +
+                                "\"lr\": 2e-3, \"lr-warmup\": 5, \"steps\": 20, \"threads\": 1}}");
+    }
+    static std::vector<std::string> with(const std::vector<std::string> &more) {
+        std::vector<std::string> args = {"train", "--config", "small.json"};
+        args.insert(args.end(), more.begin(), more.end());
+        return args;
+    }
+    static std::vector<std::string> lines_of(const std::string &text) {
+        std::vector<std::string> lines;
+        std::stringstream stream(text);
+        for (std::string line; std::getline(stream, line);) lines.push_back(line);
+        return lines;
+    }
+    // The lines of metrics.jsonl without what the clock says.
+    std::vector<std::string> metrics(const std::string &run) {
+        std::vector<std::string> lines = lines_of(read(run + "/metrics.jsonl"));
+        for (std::string &line : lines) {
+            json_t *j = json_loads(line.c_str(), 0, nullptr);
+            EXPECT_TRUE(json_is_object(j)) << line;
+            json_object_del(j, "time");
+            json_object_del(j, "samples_per_s");
+            char *text = json_dumps(j, JSON_REAL_PRECISION(17) | JSON_SORT_KEYS);
+            line = text ? text : "";
+            free(text);
+            json_decref(j);
+        }
+        return lines;
+    }
+    std::string weights(const std::string &run) {
+        return read(run + "/unet/diffusion_pytorch_model.safetensors");
+    }
+    std::string state(const std::string &run) { return read(run + "/state/trainer.safetensors"); }
+
+    // Sends `number` when stdout has more than `lines` lines.
+    static RunOptions signal_after(size_t lines, int number) {
+        RunOptions options;
+        bool sent = false;
+        options.watch = [=](pid_t pid, const std::string &out) mutable {
+            size_t n = 0;
+            for (char c : out) n += c == '\n';
+            if (sent || n <= lines) return;
+            kill(pid, number);
+            sent = true;
+        };
+        return options;
+    }
+    std::vector<std::string> long_run(const std::string &out) {
+        return with({"--out", out, "--steps", "6000", "--save-every", "1000", "--holdout", "0.1",
+                     "--validate-every", "2000", "--log-json"});
+    }
+    void expect_same_run(const std::string &a, const std::string &b) {
+        const std::vector<std::string> x = metrics(a), y = metrics(b);
+        ASSERT_EQ(x.size(), y.size());
+        for (size_t i = 0; i < x.size(); i++) ASSERT_EQ(x[i], y[i]) << "line " << i;
+        EXPECT_EQ(weights(a), weights(b));
+        EXPECT_EQ(state(a), state(b));
+        EXPECT_FALSE(weights(a).empty());
+    }
+};
+
+TEST_F(Train, LeavesAWholeRun) {
+    const Result r = works(with({"--out", "runs/a", "--preview-every", "10", "--holdout", "0.1",
+                                 "--validate-every", "10"}));
+    EXPECT_EQ(r.out.rfind("tweedie 0.1 ", 0), 0u) << r.out;
+    for (const char *part : {"TweedieMLP", "scurve: 10,000 points", "20 of 8 points", "memory",
+                             "step 20/20", "loss on held-out data", "peak of the process"})
+        EXPECT_NE(r.out.find(part), std::string::npos) << part << "\n" << r.out;
+    EXPECT_EQ(lines_of(r.out).back(), "runs/a");
+    for (const char *name : {"runs/a/model_index.json", "runs/a/unet/config.json",
+                             "runs/a/scheduler/scheduler_config.json", "runs/a/run.json"})
+        EXPECT_TRUE(exists(name)) << name;
+    for (const char *name : {"runs/a/previews/step-000010.png", "runs/a/previews/step-000020.png"})
+        EXPECT_EQ(picture(name), (std::vector<int64_t>{512, 512, 3}));
+    const std::vector<std::string> lines = lines_of(read("runs/a/metrics.jsonl"));
+    ASSERT_EQ(lines.size(), 22u);
+    int64_t step = 0;
+    for (const std::string &line : lines) {
+        json_t *j = json_loads(line.c_str(), 0, nullptr);
+        ASSERT_NE(j, nullptr) << line;
+        if (json_object_get(j, "loss")) {
+            EXPECT_EQ(json_integer_value(json_object_get(j, "step")), ++step);
+            for (const char *key : {"loss", "grad_norm", "lr", "samples_per_s"})
+                EXPECT_GT(json_number_value(json_object_get(j, key)), 0.0) << line;
+        } else {
+            EXPECT_GT(json_number_value(json_object_get(j, "validation_loss")), 0.0) << line;
+            EXPECT_GT(json_number_value(json_object_get(j, "validation_loss_average")), 0.0);
+        }
+        json_decref(j);
+    }
+    EXPECT_EQ(step, 20);
+    works({"info", "--model", "runs/a"});
+    works({"sample", "--model", "runs/a", "--out", "a.png", "--n", "10", "--steps", "5"});
+}
+
+TEST_F(Train, RunJsonSaysAllThatIsNeededToRepeat) {
+    works(with({"--out", "a", "--lr", "3e-3", "--ema", "0.9", "--antithetic", "--seed", "12",
+                "--accumulate", "2", "--loss-weight", "min-snr", "--lr-schedule", "cosine"}));
+    works({"train", "--config", "a/run.json", "--out", "b"});
+    expect_same_run("a", "b");
+    json_t *j = json_loads(read("a/run.json").c_str(), 0, nullptr);
+    ASSERT_NE(j, nullptr);
+    EXPECT_STREQ(json_string_value(json_object_get(j, "tweedie")), tw_version());
+    const json_t *o = json_object_get(j, "options");
+    EXPECT_EQ(json_number_value(json_object_get(o, "lr")), 3e-3);
+    EXPECT_EQ(json_integer_value(json_object_get(o, "seed")), 12);
+    EXPECT_TRUE(json_is_true(json_object_get(o, "antithetic")));
+    json_decref(j);
+    works(with({"--out", "c", "--seed", "13"}));
+    EXPECT_NE(weights("c"), weights("a"));
+}
+
+TEST_F(Train, AnInterruptedRunResumesToTheSameBits) {
+    works(long_run("whole"));
+    for (int number : {SIGINT, SIGTERM}) {
+        const std::string out = "broken" + std::to_string(number);
+        Result r = run(long_run(out), signal_after(500, number));
+        EXPECT_EQ(r.status, 130);
+        EXPECT_EQ(r.err, "");
+        const size_t done = lines_of(read(out + "/metrics.jsonl")).size();
+        EXPECT_GT(done, 500u);
+        ASSERT_LT(done, 6000u) << "the run ended before the signal came";
+        works({"train", "--out", out, "--resume"});
+        expect_same_run(out, "whole");
+    }
+}
+
+// A run that is killed has logged steps that its last saved state does not have.
+TEST_F(Train, AKilledRunResumesToTheSameBits) {
+    works(long_run("whole"));
+    for (size_t lines : {300, 2500}) {
+        const std::string out = "killed" + std::to_string(lines);
+        EXPECT_EQ(run(long_run(out), signal_after(lines, SIGKILL)).status, 128 + SIGKILL);
+        ASSERT_LT(lines_of(read(out + "/metrics.jsonl")).size(), 6000u);
+        works({"train", "--out", out, "--resume", "--log-json"});
+        expect_same_run(out, "whole");
+    }
+}
+
+TEST_F(Train, AStopSaysHowToGoOn) {
+    std::vector<std::string> args = with({"--out", "a", "--steps", "1000000"});
+    const Result r = run(args, signal_after(8, SIGINT));
+    EXPECT_EQ(r.status, 130);
+    const std::string last = lines_of(r.out).back();
+    EXPECT_EQ(last.rfind("stopped at step ", 0), 0u) << last;
+    EXPECT_NE(last.find("`tweedie train --out a --resume` continues"), std::string::npos) << last;
+    EXPECT_TRUE(exists("a/unet/diffusion_pytorch_model.safetensors"));
+    fails(1, {"train", "--out", "a", "--resume", "--steps", "1"}, {"at step", "beyond the 1"});
+}
+
+TEST_F(Train, ALongerRunGoesOn) {
+    works(with({"--out", "a", "--steps", "10"}));
+    const Result done = works({"train", "--out", "a", "--resume"});
+    EXPECT_NE(done.out.find("a is complete with 10 steps"), std::string::npos) << done.out;
+    works({"train", "--out", "a", "--resume", "--steps", "20"});
+    works(with({"--out", "b"}));
+    expect_same_run("a", "b");
+}
+
+TEST_F(Train, ARunIsNotOverwritten) {
+    works(with({"--out", "a"}));
+    const std::string before = state("a");
+    fails(1, with({"--out", "a"}), {"--out: a already holds a run", "--resume"});
+    EXPECT_EQ(state("a"), before);
+    make_model("m", kPoints, kSchedule);
+    fails(1, with({"--out", "m"}), {"--out: m already holds a model"});
+    write("file", "");
+    fails(1, with({"--out", "file"}), {"--out: file is a file"});
+    fails(1, with({"--out", "file/a"}), {"file"});
+}
+
+TEST_F(Train, AResumedRunKeepsItsOptions) {
+    works(with({"--out", "a"}));
+    const std::vector<std::string> again = {"train", "--out", "a", "--resume"};
+    auto resume = [&](const std::vector<std::string> &more) {
+        std::vector<std::string> args = again;
+        args.insert(args.end(), more.begin(), more.end());
+        return args;
+    };
+    fails(2, resume({"--lr", "1e-2"}), {"--lr: cannot change", "0.002", "\"1e-2\""});
+    fails(2, resume({"--seed", "1"}), {"--seed: cannot change"});
+    fails(2, resume({"--antithetic"}), {"--antithetic: cannot change"});
+    fails(2, resume({"--preset", "scurve"}), {"--preset: describes another model"});
+    works(resume({"--lr", "0.002", "--config", "small.json", "--steps", "25"}));
+    fails(1, {"train", "--out", "absent", "--resume"}, {"--resume: absent holds no run"});
+    const std::string whole = state("a");
+    write("a/state/trainer.safetensors", whole.substr(0, whole.size() / 2));
+    fails(1, resume({"--steps", "30"}), {"trainer.safetensors"});
+    write("a/state/trainer.safetensors", whole);
+    write("a/run.json", "{");
+    fails(1, again, {"run.json"});
+}
+
+TEST_F(Train, DescriptionsAreChecked) {
+    fails(2, {"train", "--out", "a"}, {"--preset NAME or --config FILE.json"});
+    fails(2, with({}), {"--out DIR is missing"});
+    fails(2, with({"--preset", "scurve", "--out", "a"}), {"--preset and --config"});
+    fails(2, {"train", "--preset", "mnist", "--out", "a"}, {"--data SOURCE is missing"});
+    fails(2, with({"--validate-every", "5", "--out", "a"}), {"--validate-every", "--holdout"});
+    fails(1, {"train", "--config", "absent.json", "--out", "a"}, {"absent.json"});
+    const std::string model = std::string("\"model\": ") + kPoints;
+    const struct {
+        std::string text;
+        const char *word;
+    } wrong[] = {{"[]", "c.json"},
+                 {"{}", "c.json: model"},
+                 {"{\"model\": 3}", "c.json: model"},
+                 {"{" + model + ", \"scheduler\": []}", "c.json: scheduler"},
+                 {"{" + model + ", \"options\": 1}", "c.json: options"},
+                 {"{" + model + ", \"optoins\": {}}", "optoins"},
+                 {"{" + model + ", \"options\": {\"stesp\": 1}}", "stesp"},
+                 {"{" + model + ", \"options\": {\"steps\": \"many\"}}", "\"many\""},
+                 {"{" + model + ", \"options\": {\"steps\": []}}", "steps"},
+                 {"{" + model + ", \"options\": {\"out\": \"b\"}}", "command line"},
+                 {"{\"model\": {\"_class_name\": \"Unknown\"}}", "Unknown"},
+                 {"{" + model + ", \"scheduler\": {\"beta_schedule\": \"steep\"}}", "steep"}};
+    for (const auto &w : wrong) {
+        write("c.json", w.text);
+        SCOPED_TRACE(w.text);
+        fails(1, {"train", "--config", "c.json", "--data", "scurve", "--out", "a"}, {w.word});
+        EXPECT_FALSE(exists("a"));
+    }
+}
+
+TEST_F(Train, DataThatDoesNotFitIsRefused) {
+    fails(1, with({"--data", "absent.npy", "--out", "a"}), {"absent.npy"});
+    save("wide.npy", {{6, 3}, std::vector<float>(18, 0.5f)});
+    fails(1, with({"--data", "wide.npy", "--out", "a"}), {"3", "2"});
+    write("broken.npy", "\x93NUMPY");
+    fails(1, with({"--data", "broken.npy", "--out", "a"}), {"broken.npy"});
+    fails(1, with({"--flip", "0.5", "--out", "a"}), {"mirrored"});
+    fails(1, with({"--cond-dropout", "0.5", "--out", "a"}), {"class labels"});
+    EXPECT_FALSE(exists("a"));
+}
+
+TEST_F(Train, ImagesWithLabelsTrain) {
+    Array images = {{12, 8, 8, 3}, std::vector<float>(12 * 192)};
+    for (size_t i = 0; i < images.values.size(); i++)
+        images.values[i] = float(std::sin(0.1 * double(i)));
+    save("images.npy", images);
+    const int64_t n = 12;
+    int32_t labels[12];
+    for (int i = 0; i < 12; i++) labels[i] = i % 3;
+    ASSERT_EQ(tw_npy_write(ctx, path("labels.npy").c_str(), TW_I32, 1, &n, labels), TW_OK);
+    write("c.json", std::string("{\"model\": ") + kClasses + ", \"scheduler\": " + kSchedule + "}");
+    const std::vector<std::string> args = {
+        "train",      "--config",       "c.json", "--data",  "images.npy", "--labels",
+        "labels.npy", "--out",          "a",      "--steps", "3",          "--batch-size",
+        "4",          "--cond-dropout", "0.2",    "--flip",  "0.5",        "--preview-every",
+        "3",          "--threads",      "1"};
+    works(args);
+    // Eight by eight images of 8 pixels with 2 between and around.
+    EXPECT_EQ(picture("a/previews/step-000003.png"), (std::vector<int64_t>{82, 82, 3}));
+    // The data may be named relative to another folder when the run goes on.
+    ASSERT_EQ(mkdir(path("elsewhere").c_str(), 0777), 0);
+    const Result r =
+        run_command({"train", "--out", "../a", "--resume", "--steps", "4"}, path("elsewhere"));
+    EXPECT_EQ(r.status, 0) << r.err;
+    ASSERT_EQ(unlink(path("labels.npy").c_str()), 0);
+    fails(1, {"train", "--out", "a", "--resume", "--steps", "5"}, {"labels.npy"});
+}
+
+TEST_F(Train, ALossThatIsNotFiniteEndsIt) {
+    save("huge.npy", {{64, 2}, std::vector<float>(128, 3e38f)});
+    const Result r = fails(1, with({"--data", "huge.npy", "--out", "a", "--steps", "1000"}),
+                           {"the loss has not been finite for 50 steps"});
+    EXPECT_NE(r.out.find("the loss is not finite"), std::string::npos) << r.out;
+    const std::vector<std::string> lines = metrics("a");
+    ASSERT_EQ(lines.size(), 50u);
+    EXPECT_NE(lines[0].find("\"loss\": null"), std::string::npos) << lines[0];
+}
+
+TEST_F(Train, AFullDiskIsOneLine) {
+    RunOptions options;
+    // Enough for run.json and the log, not for the state.
+    options.file_limit = 4000;
+    fails(1, with({"--out", "a"}), {"a/state"}, options);
+    EXPECT_EQ(list("a/state"), std::vector<std::string>());
+    EXPECT_FALSE(exists("a/unet/diffusion_pytorch_model.safetensors"));
+    // The run can go on once there is room.
+    works({"train", "--out", "a", "--resume"});
+    works(with({"--out", "b"}));
+    expect_same_run("a", "b");
+    // Not even for run.json.
+    options.file_limit = 100;
+    fails(1, with({"--out", "c"}), {"c/run.json"}, options);
+    EXPECT_EQ(list("c"), std::vector<std::string>());
+    // The log outgrows the disk.
+    options.file_limit = 16000;
+    fails(1, with({"--out", "d", "--steps", "5000", "--save-every", "10"}), {"d/metrics.jsonl"},
+          options);
+    works({"train", "--out", "d", "--resume", "--steps", "5000", "--log-json"});
+    works(with({"--out", "e", "--steps", "5000", "--save-every", "10", "--log-json"}));
+    expect_same_run("d", "e");
+}
+
+TEST_F(Train, JsonLinesReplaceTheTable) {
+    const Result r = works(with({"--out", "a", "--log-json"}));
+    EXPECT_EQ(r.out, read("a/metrics.jsonl"));
+}
+
+TEST_F(Train, ThePresetsAreWhole) {
+    works({"train", "--preset", "scurve", "--out", "a", "--steps", "2", "--preview-every", "0"});
+    Array digits = {{10, 28, 28, 1}, std::vector<float>(10 * 784, -1.0f)};
+    save("digits.npy", digits);
+    const int64_t n = 10;
+    const int32_t labels[10] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+    ASSERT_EQ(tw_npy_write(ctx, path("labels.npy").c_str(), TW_I32, 1, &n, labels), TW_OK);
+    works({"train", "--preset", "mnist", "--data", "digits.npy", "--labels", "labels.npy", "--out",
+           "b", "--steps", "1", "--batch-size", "2", "--preview-every", "0"});
+    EXPECT_NE(works({"info", "--model", "b"}).out.find("classes     11"), std::string::npos);
+}
