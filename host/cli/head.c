@@ -20,7 +20,8 @@ cli_words cli_model_words(const tw_model_info *info) {
     const char *kind = strcmp(info->kind, "UNet2DModel") == 0  ? "UNet"
                        : strcmp(info->kind, "TweedieMLP") == 0 ? "MLP"
                                                                : info->kind;
-    snprintf(w.text, sizeof w.text, "%.32s %.32s", kind, cli_magnitude((double)info->parameters).text);
+    snprintf(w.text, sizeof w.text, "%.32s %.32s", kind,
+             cli_magnitude((double)info->parameters).text);
     return w;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -25,6 +26,7 @@ extern "C" {
 
 #include "io/npy.h"
 #include "io/png.h"
+#include "models/model.h"
 }
 
 struct Result {
@@ -155,11 +157,19 @@ class CommandTest : public testing::Test {
         return names;
     }
 
-    // Writes a fresh model from its configs.
+    // Writes a model with weights that are all at work: fresh ones hold zeros that hide the rest.
     void make_model(const std::string &name, const char *config, const char *scheduler) {
         tw_model *model = nullptr;
         ASSERT_EQ(tw_model_create(ctx, config, scheduler, nullptr, 0, 11, &model), TW_OK)
             << tw_context_error(ctx);
+        for (int64_t i = 0; i < model->weights.count; i++) {
+            const tw_weight &w = model->weights.items[i];
+            if (w.init != TW_INIT_ZERO) continue;
+            std::vector<float> values(size_t(w.count), 0.0f);
+            for (size_t k = 0; k < values.size(); k++)
+                values[k] = 0.2f * std::sin(float(i) + 0.7f * float(k));
+            EXPECT_EQ(tw_model_set_weight(model, w.name, values.data(), w.count), TW_OK);
+        }
         EXPECT_EQ(tw_model_save(model, path(name).c_str()), TW_OK) << tw_context_error(ctx);
         tw_model_free(model);
     }

@@ -297,12 +297,18 @@ TEST_F(Train, AFullDiskIsOneLine) {
     options.file_limit = 100;
     fails(1, with({"--out", "c"}), {"c/run.json"}, options);
     EXPECT_EQ(list("c"), std::vector<std::string>());
-    // The log outgrows the disk.
-    options.file_limit = 16000;
-    fails(1, with({"--out", "d", "--steps", "5000", "--save-every", "10"}), {"d/metrics.jsonl"},
-          options);
-    works({"train", "--out", "d", "--resume", "--steps", "5000", "--log-json"});
-    works(with({"--out", "e", "--steps", "5000", "--save-every", "10", "--log-json"}));
+    // The log outgrows the disk; the state, saved before, does not.
+    const std::vector<std::string> log = {"--steps", "2000", "--save-every", "200", "--log-json"};
+    auto logged = [&](const std::string &out) {
+        std::vector<std::string> args = with({"--out", out});
+        args.insert(args.end(), log.begin(), log.end());
+        return args;
+    };
+    options.file_limit = rlim_t(state("a").size()) + 20000;
+    fails(1, logged("d"), {"d/metrics.jsonl"}, options);
+    EXPECT_TRUE(exists("d/state/trainer.safetensors"));
+    works({"train", "--out", "d", "--resume", "--log-json"});
+    works(logged("e"));
     expect_same_run("d", "e");
 }
 
