@@ -263,7 +263,7 @@ class OpsGolden : public testing::TestWithParam<const char *> {
                 launches_[p] += plan.Launches(tw_context_provider(ctx_, p));
             checked++;
         }
-        EXPECT_GE(checked, 31u);
+        EXPECT_GE(checked, 32u);
     }
 
     golden::Json root_{nullptr, json_decref};
