@@ -77,7 +77,7 @@ MODELS = {
     "no_attention": dict(size=(20, 12), t=[42, 958], config=_config(
         [DOWN, ATTN_DOWN, DOWN], [UP, ATTN_UP, UP], [12, 16, 8], sample_size=[20, 12], norm_num_groups=4,
         attention_head_dim=8, attn_norm_num_groups=2, add_attention=False, layers_per_block=1, time_embedding_dim=24,
-        act_fn="mish", freq_shift=1)),
+        act_fn="relu", freq_shift=1)),
     "learned_time": dict(size=(8, 8), t=[0, 49], config=_config(
         [DOWN, ATTN_DOWN], [ATTN_UP, UP], [8, 16], sample_size=8, norm_num_groups=4, attention_head_dim=16,
         time_embedding_type="learned", num_train_timesteps=50, mid_block_type=None, layers_per_block=1,

@@ -240,8 +240,8 @@ INSTANTIATE_TEST_SUITE_P(Models, UnetGolden,
                          testing::Values("ddpm_cifar10_32", "digits", "defaults", "scale_shift",
                                          "scale_shift_groups", "class_cond", "class_timestep",
                                          "class_identity", "resample", "one_level", "four_levels",
-                                         "fourier", "learned_time", "attn_groups", "odd_channels",
-                                         "head_remainder"),
+                                         "no_attention", "fourier", "learned_time", "attn_groups",
+                                         "odd_channels", "head_remainder"),
                          [](const auto &i) { return std::string(i.param); });
 
 } // namespace
