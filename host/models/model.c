@@ -38,8 +38,9 @@ tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs
     const bool conditional = model->info.classes > 0 || label_width(model) > 0;
     *out = (tw_network){TW_NONE, NULL};
     if (conditional != (in->labels != TW_NONE))
-        return tw_fail(model->ctx, TW_ERROR_ARGUMENT, "the model takes %s class labels, got %s",
-                       conditional ? "one of its" : "no", conditional ? "none" : "some");
+        return tw_fail(model->ctx, TW_ERROR_ARGUMENT,
+                       conditional ? "the model needs class labels, got none"
+                                   : "the model takes no class labels, got some");
     tw_builder b = {.model = model, .plan = plan};
     tw_value y = model->architecture->build(&b, model->arch_config, in);
     if (y == TW_NONE) {

@@ -342,4 +342,64 @@ TEST(Model, MissingArgumentsAreSaid) {
     EXPECT_EQ(tw_model_save(nullptr, "x"), TW_ERROR_ARGUMENT);
 }
 
+// An allocator that gives out so much and then nothing; what it gave must come back.
+struct Scarce {
+    int left = INT32_MAX, held = 0;
+    static void *Allocate(void *user, size_t bytes, size_t alignment) {
+        auto *self = static_cast<Scarce *>(user);
+        if (self->left-- <= 0) return nullptr;
+        self->held++;
+        return aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    }
+    static void Release(void *user, void *memory) {
+        static_cast<Scarce *>(user)->held--;
+        free(memory);
+    }
+};
+
+// Makes, evaluates, saves and loads a model; frees all of it.
+tw_status Live(tw_context *ctx, const char *config, const std::string &directory) {
+    tw_model *made = nullptr, *loaded = nullptr;
+    std::vector<float> x(48, 0.5f), out(48);
+    const float t = 5;
+    tw_status s = tw_model_create(ctx, config, nullptr, nullptr, 0, 1, &made);
+    if (s == TW_OK) s = tw_model_forward(made, 1, x.data(), &t, nullptr, out.data());
+    if (s == TW_OK) s = tw_model_save(made, directory.c_str());
+    if (s == TW_OK) s = tw_model_load(ctx, directory.c_str(), nullptr, &loaded);
+    tw_model_free(made);
+    tw_model_free(loaded);
+    return s;
+}
+
+TEST(ModelMemory, EveryAllocationMayFailAndNothingLeaks) {
+    Scarce scarce;
+    const tw_allocator allocator = {Scarce::Allocate, Scarce::Release, &scarce};
+    tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
+    options.device = TW_DEVICE_CPU;
+    options.threads = 1;
+    options.allocator = &allocator;
+    tw_context *ctx = nullptr;
+    ASSERT_EQ(tw_context_create(&options, &ctx), TW_OK);
+    const int before = scarce.held;
+    const fs::path dir = fs::path(testing::TempDir()) / "tw_model_memory";
+    for (const char *config : {kMlp, kUnet}) {
+        tw_status status = TW_ERROR_MEMORY;
+        // Every one of the first, then with growing steps, or a network takes too long.
+        for (int allowed = 0; status != TW_OK && allowed < 100000;
+             allowed += 1 + (allowed > 300 ? allowed % 17 : 0)) {
+            scarce.left = allowed;
+            status = Live(ctx, config, dir.string());
+            EXPECT_EQ(scarce.held, before) << allowed;
+            if (status != TW_OK) {
+                EXPECT_EQ(status, TW_ERROR_MEMORY) << allowed << ": " << tw_context_error(ctx);
+            }
+        }
+        EXPECT_EQ(status, TW_OK);
+    }
+    scarce.left = INT32_MAX;
+    tw_context_free(ctx);
+    EXPECT_EQ(scarce.held, 0);
+    fs::remove_all(dir);
+}
+
 } // namespace
