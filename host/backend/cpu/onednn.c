@@ -17,6 +17,9 @@
 
 /* Less than this many multiplications are left to the reference: a call would cost more. */
 #define SMALLEST_WORK 8192
+/* Less than this many are done by one thread: waking others costs as much, and far more on a busy
+ * machine. */
+#define SHARED_WORK 1e6
 
 /* An argument of a primitive: an operand of the region, or a place in the workspace. */
 typedef struct binding {
@@ -40,6 +43,7 @@ typedef struct onednn_state {
     /* The bias' gradient of a matrix product: sums over the rows of `sum_from`; -1: none. */
     int sum_from, sum_to;
     int64_t rows, columns;
+    int threads;
 } onednn_state;
 
 /* What prepare knows while it builds. */
@@ -482,14 +486,15 @@ static dnnl_status_t run_job(const onednn_state *s, const job *j, void *const *s
 static tw_status onednn_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
                             void *workspace) {
     const onednn_state *s = kernel->state;
-    for (int i = 0; i < s->n_jobs; i++) {
-        const dnnl_status_t r = run_job(s, &s->jobs[i], slots, workspace);
-        if (r != dnnl_success)
-            return tw_fail(backend->ctx,
-                           r == dnnl_out_of_memory ? TW_ERROR_MEMORY : TW_ERROR_DEVICE,
-                           "oneDNN: status %d", (int)r);
-    }
-    if (s->sum_to >= 0) add_column_sums(s, slots[s->sum_from], slots[s->sum_to], backend->threads);
+    dnnl_status_t r = dnnl_success;
+    omp_set_num_threads(s->threads);
+    for (int i = 0; i < s->n_jobs && r == dnnl_success; i++)
+        r = run_job(s, &s->jobs[i], slots, workspace);
+    omp_set_num_threads(backend->threads);
+    if (r != dnnl_success)
+        return tw_fail(backend->ctx, r == dnnl_out_of_memory ? TW_ERROR_MEMORY : TW_ERROR_DEVICE,
+                       "oneDNN: status %d", (int)r);
+    if (s->sum_to >= 0) add_column_sums(s, slots[s->sum_from], slots[s->sum_to], s->threads);
     return TW_OK;
 }
 
@@ -557,7 +562,7 @@ static dnnl_status_t build_longest(builder *b, build_fn build) {
 
 static tw_status prepare_state(builder *b, build_fn build) {
     const int outer = omp_get_max_threads(); /* oneDNN plans for the threads it sees here */
-    omp_set_num_threads(b->backend->threads);
+    omp_set_num_threads(b->state->threads);
     dnnl_status_t r = dnnl_engine_create(&b->state->engine, dnnl_cpu, 0);
     if (r == dnnl_success)
         r = dnnl_stream_create(&b->state->stream, b->state->engine, dnnl_stream_default_flags);
@@ -576,11 +581,13 @@ static tw_status onednn_prepare(tw_backend *backend, const tw_region *region, tw
     tw_ref_call call;
     bool is_double;
     TW_TRY(tw_ref_describe(backend, region, &call, &is_double));
-    if (work_of(op->kind, call.dim) < SMALLEST_WORK) return TW_ERROR_UNSUPPORTED;
+    const double work = work_of(op->kind, call.dim);
+    if (work < SMALLEST_WORK) return TW_ERROR_UNSUPPORTED;
     onednn_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
     builder b = {backend, region, op, call.dim, s, 1};
     s->sum_to = -1;
+    s->threads = work < SHARED_WORK ? 1 : backend->threads;
     tw_status status = prepare_state(&b, build);
     if (status != TW_OK) {
         free_state(backend, s);
