@@ -19,7 +19,7 @@
 #define SMALLEST_WORK 8192
 /* Less than this many are done by one thread: waking others costs as much, and far more on a busy
  * machine. */
-#define SHARED_WORK 1e6
+#define SHARED_WORK 1.5e7
 
 /* An argument of a primitive: an operand of the region, or a place in the workspace. */
 typedef struct binding {

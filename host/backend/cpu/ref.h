@@ -30,7 +30,7 @@ typedef float real;
 #define TW_TEXT(x) #x
 /* Divides independent iterations among the threads when there is enough to do. */
 #define TW_PARALLEL(c, work)                                                                       \
-    _Pragma(TW_TEXT(omp parallel for schedule(static) num_threads((c)->threads) if ((work) > 65536)))
+    _Pragma(TW_TEXT(omp parallel for schedule(static) num_threads((c)->threads) if ((work) > 200000)))
 
 /* Channels that are accumulated at once. */
 #define TW_TILE 64
