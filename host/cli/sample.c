@@ -36,7 +36,8 @@ static const cli_option options[] = {
     {"clip-max", CLI_REAL, "R", 1, 1e6, "1", "bound of --clip dynamic"},
     {"rederive-epsilon", CLI_FLAG, NULL, 0, 0, NULL, "epsilon again from the clipped x0"},
     {"noise", CLI_TEXT, "FILE.npy", 0, 0, NULL, "the starting x_T, as .npy outputs are laid out"},
-    {"max-batch", CLI_INT, "N", 1, 1048576, "64", "samples at a time; changes no sample"},
+    {"max-batch", CLI_INT, "N", 1, 1048576, NULL,
+     "samples at a time; changes no sample [64 images, 4096 points]"},
     {"trajectory", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: a strip from noise to data; x.npy: all"},
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
@@ -101,7 +102,9 @@ static int fill_options(drawing *d) {
     o->guidance = cli_real(a, "guidance");
     o->seed = (uint64_t)cli_int(a, "seed");
     o->first_sample = (uint64_t)cli_int(a, "first-sample");
-    o->max_batch = cli_int(a, "max-batch");
+    o->max_batch = cli_text(a, "max-batch") ? cli_int(a, "max-batch")
+                   : d->shape.rank == 3     ? 64
+                                            : 4096;
     return CLI_OK;
 }
 
