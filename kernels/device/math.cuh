@@ -1,0 +1,65 @@
+// Functions whose device form is a wrapper of an intrinsic, and the activations.
+#pragma once
+
+#include "types.cuh"
+
+namespace tw {
+
+TW_DEVICE float fma_rn(float a, float b, float c) {
+#ifdef TW_EMULATOR
+    return std::fma(a, b, c);
+#else
+    return __fmaf_rn(a, b, c);
+#endif
+}
+
+TW_DEVICE float to_float_rn(uint32_t v) {
+#ifdef TW_EMULATOR
+    return (float)v;
+#else
+    return __uint2float_rn(v);
+#endif
+}
+
+// sin and cos of pi x for x in [0, 2].
+TW_DEVICE void sin_cos_pi(float x, float *s, float *c) {
+#ifdef TW_EMULATOR
+    const double angle = 3.14159265358979323846 * (double)x;
+    *s = (float)std::sin(angle);
+    *c = (float)std::cos(angle);
+#else
+    sincospif(x, s, c);
+#endif
+}
+
+TW_DEVICE bool is_finite(float v) {
+    return (float_to_bits(v) & 0x7f800000u) != 0x7f800000u;
+}
+
+// exp with a relative error of about (2 + |x|) 2^-23: two instructions on a GPU.
+TW_DEVICE float exp_fast(float x) {
+#ifdef TW_EMULATOR
+    return std::exp(x);
+#else
+    return __expf(x);
+#endif
+}
+
+TW_DEVICE float sigmoid(float x) {
+#ifdef TW_EMULATOR
+    return 1.0f / (1.0f + exp_fast(-x));
+#else
+    // The approximate division gives 0 for divisors above 2^126, which is the right limit here.
+    return __fdividef(1.0f, 1.0f + exp_fast(-x));
+#endif
+}
+
+TW_DEVICE float silu(float x) {
+    return x * sigmoid(x);
+}
+TW_DEVICE float silu_slope(float x) {
+    const float s = sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}
+
+} // namespace tw

@@ -1,0 +1,116 @@
+// Reads and writes of V consecutive elements as fp32, 16 bytes an access where WIDE promises that
+// the address is 16-byte aligned and that all V elements exist.
+#pragma once
+
+#include "types.cuh"
+
+namespace tw {
+
+struct alignas(16) Bytes16 {
+    uint32_t word[4];
+};
+
+// Streaming: data that is read or written once and not wanted in the cache.
+TW_DEVICE Bytes16 read_16(const void *p) {
+#ifdef TW_EMULATOR
+    return *static_cast<const Bytes16 *>(p);
+#else
+    const uint4 v = __ldcs(static_cast<const uint4 *>(p));
+    return Bytes16{{v.x, v.y, v.z, v.w}};
+#endif
+}
+
+TW_DEVICE void write_16(void *p, Bytes16 v) {
+#ifdef TW_EMULATOR
+    *static_cast<Bytes16 *>(p) = v;
+#else
+    *static_cast<uint4 *>(p) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
+#endif
+}
+
+// Elements in 16 bytes.
+template <typename T> constexpr int per_16 = 16 / (int)sizeof(T);
+
+TW_DEVICE void unpack(Bytes16 b, float *out, float) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) out[i] = bits_to_float(b.word[i]);
+}
+template <typename T> TW_DEVICE void unpack(Bytes16 b, float *out, T) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[2 * i] = to_float(T{(uint16_t)(b.word[i] & 0xffffu)});
+        out[2 * i + 1] = to_float(T{(uint16_t)(b.word[i] >> 16)});
+    }
+}
+TW_DEVICE Bytes16 pack(const float *in, float) {
+    Bytes16 b;
+#pragma unroll
+    for (int i = 0; i < 4; i++) b.word[i] = float_to_bits(in[i]);
+    return b;
+}
+template <typename T> TW_DEVICE Bytes16 pack(const float *in, T) {
+    Bytes16 b;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        b.word[i] = (uint32_t)from_float<T>(in[2 * i]).bits |
+                    (uint32_t)from_float<T>(in[2 * i + 1]).bits << 16;
+    return b;
+}
+
+// Reads elements [0, count) of the V; the rest become zero. WIDE needs count == V and V a multiple
+// of per_16<T>.
+template <bool WIDE, int V, typename T>
+TW_DEVICE void load(const T *p, int count, float (&out)[V]) {
+    if constexpr (WIDE && V % per_16<T> == 0) {
+        Bytes16 raw[V / per_16<T>];
+#pragma unroll
+        for (int i = 0; i < V / per_16<T>; i++) raw[i] = read_16(p + i * per_16<T>);
+#pragma unroll
+        for (int i = 0; i < V / per_16<T>; i++) unpack(raw[i], out + i * per_16<T>, T{});
+    } else {
+#pragma unroll
+        for (int i = 0; i < V; i++) out[i] = i < count ? to_float(p[i]) : 0.0f;
+    }
+}
+
+template <bool WIDE, int V, typename T>
+TW_DEVICE void store(T *p, int count, const float (&in)[V]) {
+    if constexpr (WIDE && V % per_16<T> == 0) {
+#pragma unroll
+        for (int i = 0; i < V / per_16<T>; i++)
+            write_16(p + i * per_16<T>, pack(in + i * per_16<T>, T{}));
+    } else {
+#pragma unroll
+        for (int i = 0; i < V; i++)
+            if (i < count) p[i] = from_float<T>(in[i]);
+    }
+}
+
+// True when WIDE may be used on this address.
+inline bool aligned_16(const void *p) {
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
+// Where vector `index` of a batch lies: samples are cut into vectors of V one by one, so that a
+// vector never straddles two samples.
+struct Place {
+    int64_t sample;
+    int64_t first; // element in the sample
+    int64_t at;    // element in the tensor
+    int count;     // how many of the V exist
+};
+
+TW_BOTH Place place_of(int64_t index, int64_t vectors, int64_t elements, int v) {
+    Place p;
+    // 32-bit division is several times cheaper and nearly always enough.
+    if ((uint64_t)index <= 0xffffffffu && (uint64_t)vectors <= 0xffffffffu)
+        p.sample = (uint32_t)index / (uint32_t)vectors;
+    else
+        p.sample = index / vectors;
+    p.first = (index - p.sample * vectors) * v;
+    p.at = p.sample * elements + p.first;
+    p.count = (int)smaller<int64_t>(v, elements - p.first);
+    return p;
+}
+
+} // namespace tw

@@ -1,0 +1,225 @@
+/* Hand-written kernels behind plain C.
+ *
+ * Every launcher
+ *   - takes device pointers and a stream, enqueues its work there and returns: it allocates
+ *     nothing, never waits, and can be captured into a graph;
+ *   - checks what it is given and says what is wrong through its status and twk_error_text();
+ *   - counts elements in 64 bits; images are N,H,W,C in memory, C fastest;
+ *   - reads and writes fp32, bf16 or fp16 and calculates in fp32;
+ *   - gives equal bits for equal inputs: no float is ever added atomically.
+ * Workspace, where one is needed, is sized by the function named after the launcher, comes from the
+ * caller and may be used again once the stream has passed the call.
+ *
+ * A sampling step, as one launch:
+ *
+ *     twk_ddim_args a = {0};
+ *     a.batch = 64;  a.elements = 32 * 32 * 3;
+ *     a.x = x;  a.x_out = x;  a.m = prediction;  a.m_format = TWK_BF16;
+ *     a.rows = rows_on_device;  a.n_rows = 50;  a.counter = counter_on_device;
+ *     a.noise.seed = 7;
+ *     if (twk_ddim_update(&a, stream) != TWK_OK) puts(twk_error_text());
+ */
+#ifndef TWEEDIE_KERNELS_H
+#define TWEEDIE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum twk_status {
+    TWK_OK = 0,
+    TWK_BAD_ARGUMENT,  /* the call is wrong; nothing was enqueued */
+    TWK_UNSUPPORTED,   /* the call is right, this kernel cannot serve it: ask another provider */
+    TWK_LAUNCH_FAILED, /* the driver refused */
+} twk_status;
+
+typedef enum twk_format { TWK_F32 = 0, TWK_BF16 = 1, TWK_F16 = 2 } twk_format;
+
+/* A cudaStream_t. */
+typedef struct CUstream_st *twk_stream;
+
+/* What went wrong in this thread's last call that did not return TWK_OK. Never NULL. */
+const char *twk_error_text(void);
+
+/* --- noise ----------------------------------------------------------------------------------- */
+
+/* Purposes: the upper half of the generator's fourth counter word. */
+enum {
+    TWK_NOISE_INITIAL = 0,
+    TWK_NOISE_SAMPLER = 1,
+    TWK_NOISE_TRAIN_T = 2,
+    TWK_NOISE_TRAIN_NOISE = 3,
+    TWK_NOISE_COND_DROP = 4,
+    TWK_NOISE_SHUFFLE = 5,
+    TWK_NOISE_INIT = 6,
+    TWK_NOISE_FLIP = 7,
+    TWK_NOISE_SPLIT = 8,
+    TWK_NOISE_GOLDEN = 9,
+    TWK_NOISE_INPAINT = 10,
+    TWK_NOISE_DROPOUT = 0x8000, /* + layer */
+};
+
+/* Which samples' noise: sample n of the batch is samples[n] where that is given (device memory),
+ * else first_sample + n. device_seed, where given, replaces seed: a captured graph can then be
+ * replayed with another one. */
+typedef struct twk_noise {
+    uint64_t seed;
+    uint64_t first_sample;
+    const uint64_t *device_seed;
+    const uint64_t *samples;
+} twk_noise;
+
+typedef enum twk_fill { TWK_FILL_NORMAL, TWK_FILL_UNIFORM, TWK_FILL_WORDS } twk_fill;
+
+/* Fills out with noise: normals, uniforms in [0, 1), or the generator's words (format TWK_F32;
+ * the words are stored as they are). */
+typedef struct twk_noise_fill_args {
+    int64_t batch, elements;
+    void *out;
+    twk_format format;
+    twk_fill kind;
+    uint32_t purpose, step;
+    float scale; /* normals and uniforms are multiplied by it */
+    twk_noise noise;
+} twk_noise_fill_args;
+
+twk_status twk_noise_fill(const twk_noise_fill_args *args, twk_stream stream);
+
+/* *counter += by: the last node of a captured step. */
+twk_status twk_counter_add(uint32_t *counter, uint32_t by, twk_stream stream);
+
+/* --- DDIM update ----------------------------------------------------------------------------- */
+
+/* One step of a run, prepared by the host: every figure is rounded once from float64, because in
+ * fp32 the differences would lose their digits. t is the current entry, p the next. */
+typedef struct twk_ddim_row {
+    float a_t;             /* A_t */
+    float one_minus_a_t;   /* 1 - A_t */
+    float one_minus_ratio; /* 1 - A_t/A_p; negative when the step goes upwards (inversion, eta 0) */
+    float a_p;             /* A_p */
+    float one_minus_a_p;   /* 1 - A_p */
+    float eta;
+    uint32_t noise_step; /* counter word of the step's noise */
+    uint32_t reserved;   /* 0 */
+} twk_ddim_row;
+
+typedef enum twk_prediction {
+    TWK_PREDICT_EPSILON = 0,
+    TWK_PREDICT_SAMPLE = 1,
+    TWK_PREDICT_V = 2,
+    TWK_PREDICT_SCORE = 3, /* variance preserving */
+} twk_prediction;
+
+typedef enum twk_clip {
+    TWK_CLIP_NONE = 0,
+    TWK_CLIP_FIXED = 1,   /* x0 to [-clip, clip] */
+    TWK_CLIP_DYNAMIC = 2, /* x0 to [-s, s], then divided by s = threshold[n] */
+} twk_clip;
+
+typedef struct twk_ddim_args {
+    int64_t batch, elements; /* elements of a sample: H * W * C */
+    /* State: fp32 whatever the network computes in; or the format of m, for tensors of others. */
+    twk_format x_format;
+    const void *x;
+    void *x_out;  /* may be x */
+    void *x0_out; /* x0 after clipping; NULL when not wanted */
+    /* Prediction, and under guidance the unconditional one: m_u + guidance (m - m_u). */
+    twk_format m_format;
+    const void *m, *m_uncond;
+    float guidance;
+    twk_prediction prediction;
+    twk_clip clip_mode;
+    float clip;
+    const float *threshold; /* [batch], from twk_dynamic_threshold */
+    int rederive_epsilon;   /* epsilon again from the clipped x0 */
+    /* Coefficients on the device: sample n uses rows[row_index[n]], or rows[*counter] without
+     * row_index, or rows[0] without either. An index past n_rows - 1 uses the last row. */
+    const twk_ddim_row *rows;
+    int64_t n_rows;
+    const uint32_t *counter;
+    const int32_t *row_index;
+    twk_noise noise;
+    /* Inpainting: where mask is 1 the result is the known image at the noise level of p. known is
+     * in x_format, [batch or 1, elements]; mask is fp32, [batch or 1, elements / channels or
+     * elements]. NULL without inpainting. */
+    const void *known;
+    int known_batched;
+    const float *mask;
+    int mask_batched;
+    int mask_per_element;
+    int channels;
+} twk_ddim_args;
+
+twk_status twk_ddim_update(const twk_ddim_args *args, twk_stream stream);
+
+/* threshold[n] = clamp(quantile of |x0| over sample n, 1, limit), x0 from the same arguments as
+ * the update that follows (clipping, noise, masks and outputs are not looked at). The quantile is
+ * interpolated between the two nearest order statistics. */
+twk_status twk_dynamic_threshold(const twk_ddim_args *args, float quantile, float limit,
+                                 float *threshold, twk_stream stream);
+
+/* --- general sampler update ------------------------------------------------------------------ */
+
+/*   y     = clip(dx x + dp[0] p0 + dp[1] p1)         e.g. x0, with guidance folded in
+ *   x_out = cx x + cp[0] p0 + cp[1] p1 + cy y + sum ch[i] h[i] + cz z
+ *   error = ex x + ep[0] p0 + ep[1] p1 + ey y + sum eh[i] h[i] */
+typedef struct twk_update_row {
+    float dx, dp[2];
+    float cx, cp[2], cy, ch[3], cz;
+    float ex, ep[2], ey, eh[3];
+    float clip; /* of y; 0 for none */
+    uint32_t noise_step;
+} twk_update_row;
+
+typedef struct twk_update_args {
+    int64_t batch, elements;
+    const float *x;
+    float *x_out; /* may be x or a history tensor */
+    float *y_out; /* NULL when not wanted; may be a history tensor */
+    twk_format p_format;
+    const void *p[2];  /* NULL: that term is left out */
+    const float *h[3]; /* likewise */
+    const twk_update_row *rows;
+    int64_t n_rows;
+    const uint32_t *counter;
+    const int32_t *row_index;
+    twk_noise noise;
+    /* error_out[n] = sqrt(mean((error / (atol + rtol max(|x|, |x_out|)))^2)); NULL for none. */
+    float *error_out;
+    float atol, rtol;
+    void *workspace;
+    size_t workspace_bytes;
+} twk_update_args;
+
+size_t twk_sampler_update_workspace(int64_t batch, int64_t elements);
+twk_status twk_sampler_update(const twk_update_args *args, twk_stream stream);
+
+/* --- forward noising ------------------------------------------------------------------------- */
+
+/* x_t = sqrt(A_t) x0 + sqrt(1 - A_t) z and the target of the prediction, t = time[n]. */
+typedef struct twk_noising_args {
+    int64_t batch, elements;
+    twk_format x0_format, xt_format;
+    const void *x0;
+    void *x_t;
+    float *target; /* epsilon, x0, v or score; NULL when not wanted */
+    twk_prediction prediction;
+    const int32_t *time;          /* [batch], each in [0, n_times) */
+    const float *a, *one_minus_a; /* [n_times], each rounded from float64 */
+    int64_t n_times;
+    uint32_t purpose; /* TWK_NOISE_TRAIN_NOISE in training */
+    uint32_t step;
+    const uint32_t *device_step; /* replaces step where given */
+    twk_noise noise;
+} twk_noising_args;
+
+twk_status twk_forward_noising(const twk_noising_args *args, twk_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

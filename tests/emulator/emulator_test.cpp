@@ -1,0 +1,185 @@
+// The emulator's own tests: right kernels pass, and each planted mistake is caught.
+#include "planted.h"
+#include "tw_emulator.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <numeric>
+#include <vector>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define WITH_ASAN 1
+#endif
+
+#ifdef TW_EMU_TSAN
+// A death test needs the first race to end the process.
+extern "C" const char *__tsan_default_options() {
+    return "halt_on_error=1:exitcode=66";
+}
+#endif
+
+namespace {
+
+class Emulator : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        tw::emu::take_report();
+        tw::emu::set_seed(1);
+        // A child that starts afresh: ThreadSanitizer looks away after a fork.
+        ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+    }
+    std::vector<int> in = std::vector<int>(64), out = std::vector<int>(64, -1);
+};
+
+void expect_report(const std::vector<std::string> &parts) {
+    const std::string report = tw::emu::take_report();
+    for (const std::string &part : parts)
+        EXPECT_NE(report.find(part), std::string::npos) << "no \"" << part << "\" in: " << report;
+}
+
+TEST_F(Emulator, RunsARightKernelInEveryOrder) {
+    std::iota(in.begin(), in.end(), 0);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        tw::emu::set_seed(seed);
+        ASSERT_EQ(planted_neighbour(in.data(), out.data(), 64, 1, 0), TWK_OK);
+        for (int i = 0; i < 64; i++) EXPECT_EQ(out[i], (i + 1) % 64);
+    }
+    EXPECT_EQ(tw::emu::take_report(), "");
+}
+
+TEST_F(Emulator, MissingBarrierGivesWrongValuesOrARace) {
+#ifdef TW_EMU_TSAN
+    EXPECT_EXIT(planted_neighbour(in.data(), out.data(), 64, 0, 0), ::testing::ExitedWithCode(66),
+                "data race");
+#else
+    std::iota(in.begin(), in.end(), 0);
+    ASSERT_EQ(planted_neighbour(in.data(), out.data(), 64, 0, 0), TWK_OK);
+    int wrong = 0;
+    for (int i = 0; i < 64; i++) wrong += out[i] != (i + 1) % 64;
+    EXPECT_GT(wrong, 0);
+#endif
+}
+
+TEST_F(Emulator, MissingSecondBarrierIsARace) {
+#ifdef TW_EMU_TSAN
+    EXPECT_EXIT(planted_turns(out.data(), 64, 0), ::testing::ExitedWithCode(66), "data race");
+#else
+    GTEST_SKIP() << "races are looked for in the ThreadSanitizer build";
+#endif
+}
+
+TEST_F(Emulator, TwoBlocksWritingOneWordIsARace) {
+#ifdef TW_EMU_TSAN
+    std::vector<int> wide(256);
+    EXPECT_EXIT(planted_collide(wide.data()), ::testing::ExitedWithCode(66), "data race");
+#else
+    GTEST_SKIP() << "races are looked for in the ThreadSanitizer build";
+#endif
+}
+
+TEST_F(Emulator, RightKernelsAreQuiet) {
+    ASSERT_EQ(planted_turns(out.data(), 64, 1), TWK_OK);
+    for (int v : out) EXPECT_EQ(v, 6);
+    ASSERT_EQ(planted_divergent(out.data(), 64, 0), TWK_OK);
+    ASSERT_EQ(planted_past_end(in.data(), out.data(), 64, 0, 0), TWK_OK);
+    std::vector<uint32_t> lanes(64);
+    ASSERT_EQ(planted_mask(lanes.data(), 64, 0), TWK_OK);
+    for (uint32_t v : lanes) EXPECT_EQ(v, 496u ^ 0xaaaaaaaau);
+    EXPECT_EQ(tw::emu::take_report(), "");
+}
+
+TEST_F(Emulator, SharedOutOfBounds) {
+#ifdef WITH_ASAN
+    EXPECT_DEATH(planted_past_end(in.data(), out.data(), 64, 3, 0), "use-after-poison");
+    EXPECT_DEATH(planted_neighbour(in.data(), out.data(), 64, 1, 2), "use-after-poison");
+#else
+    EXPECT_EQ(planted_past_end(in.data(), out.data(), 64, 3, 0), TWK_LAUNCH_FAILED);
+    expect_report({"past_end_kernel", "past the end of carve-out 0"});
+#endif
+}
+
+TEST_F(Emulator, GlobalOutOfBounds) {
+#ifdef WITH_ASAN
+    EXPECT_DEATH(planted_past_end(in.data(), out.data(), 64, 0, 1), "heap-buffer-overflow");
+#else
+    GTEST_SKIP() << "global memory is guarded in the AddressSanitizer build";
+#endif
+}
+
+TEST_F(Emulator, MissingWaitReadsNaN) {
+    std::vector<float> src(256, 1.0f), dst(256, 0.0f);
+    ASSERT_EQ(planted_staged(src.data(), dst.data(), 64, 1, 1, 1), TWK_OK);
+    for (float v : dst) ASSERT_EQ(v, 1.0f);
+    ASSERT_EQ(planted_staged(src.data(), dst.data(), 64, 1, 0, 0), TWK_OK);
+    for (float v : dst) ASSERT_TRUE(std::isnan(v));
+    ASSERT_EQ(planted_staged(src.data(), dst.data(), 64, 0, 1, 0), TWK_OK); // nothing committed
+    for (float v : dst) ASSERT_TRUE(std::isnan(v));
+}
+
+TEST_F(Emulator, WrongMasks) {
+    std::vector<uint32_t> lanes(64);
+    EXPECT_EQ(planted_mask(lanes.data(), 64, 1), TWK_LAUNCH_FAILED);
+    expect_report({"mask_kernel", "planted.cu:", "mask ffffffff names lane 16", "has finished"});
+    EXPECT_EQ(planted_mask(lanes.data(), 64, 2), TWK_LAUNCH_FAILED);
+    expect_report({"mask_kernel", "mask 0000ffff", "mask ffffffff"});
+    EXPECT_EQ(planted_mask(lanes.data(), 64, 3), TWK_LAUNCH_FAILED);
+    expect_report({"is not in its own mask 0000ffff"});
+    EXPECT_EQ(planted_mask(lanes.data(), 64, 4), TWK_LAUNCH_FAILED);
+    expect_report({"which is not in mask"});
+}
+
+TEST_F(Emulator, DivergentBarriersAreReportedWithKernelAndLine) {
+    EXPECT_EQ(planted_divergent(out.data(), 64, 1), TWK_LAUNCH_FAILED);
+    expect_report(
+        {"divergent_kernel", "divergent barrier at planted.cu:", "thread 3 has finished"});
+    EXPECT_EQ(planted_divergent(out.data(), 64, 2), TWK_LAUNCH_FAILED);
+    expect_report({"divergent_kernel", "divergent barrier", "others wait at planted.cu:"});
+    EXPECT_EQ(planted_divergent(out.data(), 64, 3), TWK_LAUNCH_FAILED);
+    expect_report({"divergent_kernel", "divergent barrier at planted.cu:"});
+    // The emulator is usable afterwards.
+    EXPECT_EQ(planted_divergent(out.data(), 64, 0), TWK_OK);
+}
+
+TEST_F(Emulator, SharedMemoryMustFitTheLaunch) {
+    EXPECT_EQ(planted_shared_too_small(in.data(), out.data(), 64), TWK_LAUNCH_FAILED);
+    expect_report({"neighbour_kernel", "bytes of shared memory, launched with 256"});
+}
+
+TEST_F(Emulator, Clusters) {
+    std::vector<int> sums(8 * 32);
+    ASSERT_EQ(planted_exchange(sums.data(), 8, 32, 4, 1), TWK_OK);
+    for (int v : sums) EXPECT_EQ(v, 406);
+        // A block that leaves while others still read its memory.
+#ifndef TW_EMU_TSAN
+    bool caught = false;
+    for (uint64_t seed = 1; seed < 50 && !caught; seed++) {
+        tw::emu::set_seed(seed);
+        caught = planted_exchange(sums.data(), 8, 32, 4, 0) == TWK_LAUNCH_FAILED;
+    }
+    EXPECT_TRUE(caught);
+    expect_report({"exchange_kernel", "has already finished"});
+#endif
+    EXPECT_EQ(planted_exchange(sums.data(), 6, 32, 4, 1), TWK_LAUNCH_FAILED);
+    expect_report({"clusters of 4 in a grid 6 wide"});
+}
+
+TEST_F(Emulator, AtomicsAndFilteredBlocks) {
+    uint32_t count = 0, largest = 0;
+    ASSERT_EQ(planted_count(&count, &largest, 100, 64), TWK_OK);
+    EXPECT_EQ(count, 6400u);
+    EXPECT_EQ(largest, 6399u);
+    count = largest = 0;
+    tw::emu::set_block_filter(10, 2);
+    ASSERT_EQ(planted_count(&count, &largest, 100, 64), TWK_OK);
+    tw::emu::set_block_filter(0, 0);
+    EXPECT_EQ(count, 128u);
+    EXPECT_EQ(largest, 767u);
+}
+
+} // namespace

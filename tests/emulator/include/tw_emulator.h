@@ -1,0 +1,198 @@
+// Host stand-ins for the CUDA language and for the wrappers of kernels/device, so that g++ or
+// clang++ can compile the .cu sources and the test suite can execute them without a GPU.
+//
+// The threads of a block (or of a cluster of blocks) are fibers on one host thread. Every call
+// that a GPU would treat as a meeting point is an opaque call into emulator.cpp, which may switch
+// to another fiber and which sets the index variables again on the way back.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmath>
+#include <string>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+// Set by the scheduler each time it resumes a fiber.
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace tw::emu {
+
+struct Site {
+    const char *file;
+    int line;
+};
+
+// ---- what a test uses -------------------------------------------------------------------------
+
+// Seed of the shuffled thread and block order; taken from TW_EMU_SEED when that is set.
+void set_seed(uint64_t seed);
+uint64_t seed();
+// Run only the blocks whose linear index lies in [first, first + count); count 0 runs all. Lets a
+// test look at index arithmetic past 2^31 elements without executing the blocks below.
+void set_block_filter(uint64_t first, uint64_t count);
+// Text of the last fault found in a launch (and forget it); empty when there was none.
+std::string take_report();
+// Shared memory and cluster size the pretended device offers.
+void set_shared_limit(size_t bytes);
+size_t shared_limit();
+void set_max_cluster(unsigned blocks);
+unsigned max_cluster();
+// Number of launches so far: tests of fusions count them.
+uint64_t launches();
+
+// ---- what the stand-ins below use ---------------------------------------------------------------
+
+enum class Meet { sync, shuffle, ballot };
+
+struct Launch {
+    const char *kernel;
+    Site site;
+    dim3 grid, block;
+    size_t shared;
+    unsigned cluster;
+    void (*entry)(const void *);
+    const void *object;
+};
+
+// False when a fault was reported; the fibers of the launch are then abandoned.
+bool run(const Launch &launch);
+
+void meet_block(Site site);
+void meet_cluster(Site site);
+uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Site site);
+void *shared_take(unsigned index, size_t bytes);
+unsigned cluster_rank();
+unsigned cluster_size();
+void *cluster_map(void *shared, unsigned rank);
+void copy_issue(void *dst, const void *src, size_t bytes, size_t valid);
+void copy_commit();
+void copy_wait(unsigned groups_left);
+
+inline unsigned lane() {
+    return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31u;
+}
+
+} // namespace tw::emu
+
+// Default arguments take the place of the call, so that a report names the kernel's line.
+#define TW_EMU_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+namespace tw {
+
+// ---- kernels/device/warp.cuh --------------------------------------------------------------------
+
+inline void sync_block(TW_EMU_SITE) {
+    emu::meet_block(emu::Site{file, line});
+}
+inline void sync_warp(uint32_t mask, TW_EMU_SITE) {
+    emu::meet_warp(emu::Meet::sync, mask, 0, 0, emu::Site{file, line});
+}
+
+template <typename T>
+inline T emu_shuffle(uint32_t mask, T value, unsigned source, emu::Site site) {
+    static_assert(std::is_trivially_copyable<T>::value && sizeof(T) <= 8, "shuffle of a word");
+    uint64_t bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    bits = emu::meet_warp(emu::Meet::shuffle, mask, bits, source, site);
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+template <typename T> inline T shuffle(uint32_t mask, T value, unsigned source, TW_EMU_SITE) {
+    return emu_shuffle(mask, value, source & 31u, emu::Site{file, line});
+}
+template <typename T> inline T shuffle_xor(uint32_t mask, T value, unsigned flip, TW_EMU_SITE) {
+    return emu_shuffle(mask, value, (emu::lane() ^ flip) & 31u, emu::Site{file, line});
+}
+template <typename T> inline T shuffle_down(uint32_t mask, T value, unsigned delta, TW_EMU_SITE) {
+    const unsigned from = emu::lane() + delta;
+    return emu_shuffle(mask, value, from < 32 ? from : emu::lane(), emu::Site{file, line});
+}
+template <typename T> inline T shuffle_up(uint32_t mask, T value, unsigned delta, TW_EMU_SITE) {
+    const unsigned me = emu::lane();
+    return emu_shuffle(mask, value, me >= delta ? me - delta : me, emu::Site{file, line});
+}
+inline uint32_t ballot(uint32_t mask, bool vote, TW_EMU_SITE) {
+    return (uint32_t)emu::meet_warp(emu::Meet::ballot, mask, vote ? 1 : 0, 0,
+                                    emu::Site{file, line});
+}
+
+// ---- kernels/device/atomic.cuh: integers only, the engine adds no floats atomically -------------
+
+inline uint32_t atomic_add(uint32_t *p, uint32_t v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
+inline uint64_t atomic_add(uint64_t *p, uint64_t v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
+inline uint32_t atomic_min(uint32_t *p, uint32_t v) {
+    uint32_t old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    if (v < old) __atomic_store_n(p, v, __ATOMIC_RELAXED);
+    return old;
+}
+inline uint32_t atomic_max(uint32_t *p, uint32_t v) {
+    uint32_t old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    if (v > old) __atomic_store_n(p, v, __ATOMIC_RELAXED);
+    return old;
+}
+
+// ---- kernels/device/copy.cuh --------------------------------------------------------------------
+
+inline void copy_async_16(void *shared, const void *global, unsigned valid = 16) {
+    emu::copy_issue(shared, global, 16, valid);
+}
+inline void copy_async_commit() {
+    emu::copy_commit();
+}
+template <int LEFT> inline void copy_async_wait() {
+    emu::copy_wait(LEFT);
+}
+
+// ---- kernels/device/cluster.cuh -----------------------------------------------------------------
+
+inline unsigned cluster_rank() {
+    return emu::cluster_rank();
+}
+inline unsigned cluster_size() {
+    return emu::cluster_size();
+}
+inline void sync_cluster(TW_EMU_SITE) {
+    emu::meet_cluster(emu::Site{file, line});
+}
+template <typename T> inline T *cluster_map(T *shared, unsigned rank) {
+    return static_cast<T *>(emu::cluster_map(shared, rank));
+}
+
+// ---- kernels/device/launch.cuh ------------------------------------------------------------------
+
+class SharedArena {
+  public:
+    template <typename T> T *take(size_t count) {
+        return static_cast<T *>(emu::shared_take(index_++, count * sizeof(T)));
+    }
+
+  private:
+    unsigned index_ = 0;
+};
+
+template <typename F>
+inline bool emu_launch(const char *kernel, emu::Site site, dim3 grid, dim3 block, size_t shared,
+                       unsigned cluster, const F &body) {
+    emu::Launch launch{kernel, site, grid, block, shared, cluster, nullptr, &body};
+    launch.entry = [](const void *object) { (*static_cast<const F *>(object))(); };
+    return emu::run(launch);
+}
+
+} // namespace tw

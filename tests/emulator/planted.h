@@ -1,0 +1,13 @@
+#pragma once
+#include "../../kernels/kernels.h"
+
+twk_status planted_neighbour(const int *in, int *out, int n, int barrier, int reach);
+twk_status planted_past_end(const int *in, int *out, int n, int shared_past, int global_past);
+twk_status planted_staged(const float *in, float *out, int n, int commit, int wait, int barrier);
+twk_status planted_mask(uint32_t *out, int n, int fault);
+twk_status planted_divergent(int *out, int n, int fault);
+twk_status planted_turns(int *out, int n, int second);
+twk_status planted_exchange(int *out, int blocks, int n, int cluster, int linger);
+twk_status planted_count(uint32_t *count, uint32_t *largest, int blocks, int n);
+twk_status planted_collide(int *out);
+twk_status planted_shared_too_small(const int *in, int *out, int n);
