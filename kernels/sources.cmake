@@ -1,0 +1,8 @@
+# The kernel sources, one file a family: read by the device build and by the emulated one.
+set(TW_KERNEL_SOURCES
+    launch.cu
+    ddim.cu
+    threshold.cu
+    sampler_update.cu
+    noising.cu
+)

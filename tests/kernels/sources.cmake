@@ -1,0 +1,5 @@
+# One test program a kernel family: FAMILY_test.cpp.
+set(TW_KERNEL_TEST_FAMILIES
+    noise
+    sampler
+)
