@@ -218,6 +218,46 @@ typedef struct twk_noising_args {
 
 twk_status twk_forward_noising(const twk_noising_args *args, twk_stream stream);
 
+/* --- GroupNorm -------------------------------------------------------------------------------- */
+
+/* Mean and sum of squared deviations of one group over some pixels. */
+typedef struct twk_moments {
+    float mean, m2;
+} twk_moments;
+
+/* y = silu?( ((x - mean) rstd gamma + beta) (1 + scale) + shift ), mean and rstd over the pixels
+ * and channels / groups channels of a sample. Parameters and statistics are fp32. */
+typedef struct twk_group_norm_args {
+    int64_t batch, pixels;
+    int channels, groups;
+    float epsilon;
+    int silu;
+    twk_format format; /* of x, y, dy, dx, scale, shift, dscale, dshift */
+    const void *x;
+    const float *gamma, *beta; /* [channels], NULL for 1 and 0 */
+    const void *scale, *shift; /* [batch, channels], NULL for 0; row n starts at n * scale_stride */
+    int64_t scale_stride;
+    float *mean, *rstd; /* [batch, groups]: forward writes, backward reads */
+    /* forward */
+    void *y;
+    /* Statistics that another kernel left behind, [batch, n_partials, groups]; partial i covers
+     * pixels [i, i + 1) * pixels_per_partial of the sample. NULL: from x. */
+    const twk_moments *partial;
+    int64_t n_partials, pixels_per_partial;
+    /* backward */
+    const void *dy;
+    void *dx;
+    float *dgamma, *dbeta;  /* [channels], added to; NULL when not wanted */
+    void *dscale, *dshift;  /* as scale, overwritten; NULL when not wanted */
+    void *workspace;
+    size_t workspace_bytes;
+} twk_group_norm_args;
+
+size_t twk_group_norm_workspace(const twk_group_norm_args *args);
+twk_status twk_group_norm_forward(const twk_group_norm_args *args, twk_stream stream);
+size_t twk_group_norm_backward_workspace(const twk_group_norm_args *args);
+twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream stream);
+
 #ifdef __cplusplus
 }
 #endif

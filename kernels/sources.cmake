@@ -5,4 +5,6 @@ set(TW_KERNEL_SOURCES
     threshold.cu
     sampler_update.cu
     noising.cu
+    group_norm_forward.cu
+    group_norm_backward.cu
 )

@@ -2,4 +2,5 @@
 set(TW_KERNEL_TEST_FAMILIES
     noise
     sampler
+    group_norm
 )

@@ -1,0 +1,110 @@
+// What GroupNorm's forward and backward share: how channels and pixels are laid over a block, the
+// coefficients of a channel, and the choice of slices that fit on chip.
+//
+// A thread owns one vector of V channels (16 bytes) and walks down the pixels; `lanes` neighbouring
+// threads cover `lanes * V` channels of a pixel, so that reads are contiguous, and a block has
+// `rows` pixels under way at once. Groups may begin and end anywhere inside a vector.
+#pragma once
+
+#include "device/launch.cuh"
+#include "device/math.cuh"
+#include "device/vec.cuh"
+#include "device/warp.cuh"
+
+namespace tw {
+
+constexpr int gn_threads = 256;
+constexpr size_t gn_chunk_bytes = 32 * 1024; // of x that a block of the two-pass path reads
+
+// How a block walks over a sample.
+struct GnWalk {
+    int lanes, rows;
+    int tile_channels; // lanes * V; a block loops over tiles of that many channels
+    int64_t chunk;     // pixels a block
+    int64_t chunks;    // blocks a sample
+};
+
+template <typename T> GnWalk gn_walk(const twk_group_norm_args &a) {
+    constexpr int V = per_16<T>;
+    GnWalk w;
+    const int vectors = ceil_div(a.channels, V);
+    w.lanes = smaller(vectors, gn_threads);
+    w.rows = gn_threads / w.lanes;
+    w.tile_channels = w.lanes * V;
+    const int64_t wanted = (int64_t)(gn_chunk_bytes / sizeof(T)) / a.channels;
+    w.chunk = smaller<int64_t>(a.pixels, larger<int64_t>(wanted, w.rows));
+    w.chunks = ceil_div(a.pixels, w.chunk);
+    return w;
+}
+
+// A slice of whole groups and whole vectors of a sample, kept in the shared memory of `cluster`
+// blocks that split the pixels.
+struct GnSlice {
+    int channels, slices, lanes, rows, cluster;
+    int64_t pixels; // a block
+    size_t shared;
+    bool fits;
+};
+
+inline int gn_gcd(int a, int b) {
+    return b ? gn_gcd(b, a % b) : a;
+}
+
+// `tensors` of the slice's size are held at once.
+template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, int tensors) {
+    constexpr int V = per_16<T>;
+    constexpr size_t sweet = 80 * 1024; // two or more such blocks share a processor
+    GnSlice s = {};
+    const int per_group = a.channels / a.groups;
+    if (a.channels % V) return s;
+    const int64_t whole = (int64_t)per_group / gn_gcd(per_group, V) * V;
+    const int64_t least = 64 / (int64_t)sizeof(T); // two memory sectors
+    const int64_t channels = smaller<int64_t>(ceil_div(least, whole) * whole, a.channels);
+    if (channels / V > gn_threads) return s;
+    s.channels = (int)channels;
+    s.slices = ceil_div(a.channels, s.channels);
+    s.lanes = s.channels / V;
+    s.rows = gn_threads / s.lanes;
+    const Limits limits = device_limits();
+    const size_t fixed = 2 * shared_bytes<float>((size_t)s.rows * s.channels) +
+                         4 * shared_bytes<float>(2 * (size_t)s.channels);
+    for (s.cluster = 1; s.cluster <= (int)limits.cluster; s.cluster *= 2) {
+        s.pixels = ceil_div<int64_t>(a.pixels, s.cluster);
+        const size_t bytes = (size_t)s.pixels * s.lanes * 16;
+        s.shared = tensors * bytes + fixed;
+        const bool last = s.cluster * 2 > (int)limits.cluster || s.pixels < 64;
+        if (s.shared <= (last ? limits.shared : smaller(sweet, limits.shared))) {
+            s.fits = true;
+            break;
+        }
+        if (last) break;
+    }
+    return s;
+}
+
+// y = (x - mean) k + b for V channels; rstd and g = gamma (1 + scale) for the gradient.
+template <int V> struct GnCoefficients { float mean[V], k[V], b[V]; };
+
+// mean and rstd are indexed by group - first_group.
+template <typename T, int V>
+TW_DEVICE GnCoefficients<V> gn_coefficients(const twk_group_norm_args &a, int64_t n, int channel,
+                                            const float *mean, const float *rstd, int first_group) {
+    GnCoefficients<V> r;
+    const int per_group = a.channels / a.groups;
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        const int c = smaller(channel + i, a.channels - 1), g = c / per_group - first_group;
+        const float gamma = a.gamma ? a.gamma[c] : 1.0f, beta = a.beta ? a.beta[c] : 0.0f;
+        const int64_t at = n * a.scale_stride + c;
+        const float scale = a.scale ? 1.0f + to_float(static_cast<const T *>(a.scale)[at]) : 1.0f;
+        const float shift = a.shift ? to_float(static_cast<const T *>(a.shift)[at]) : 0.0f;
+        r.mean[i] = mean[g];
+        r.k[i] = rstd[g] * gamma * scale;
+        r.b[i] = beta * scale + shift;
+    }
+    return r;
+}
+
+twk_status gn_check(const twk_group_norm_args *a);
+
+} // namespace tw
