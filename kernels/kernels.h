@@ -247,8 +247,8 @@ typedef struct twk_group_norm_args {
     /* backward */
     const void *dy;
     void *dx;
-    float *dgamma, *dbeta;  /* [channels], added to; NULL when not wanted */
-    void *dscale, *dshift;  /* as scale, overwritten; NULL when not wanted */
+    float *dgamma, *dbeta; /* [channels], added to; NULL when not wanted */
+    void *dscale, *dshift; /* as scale, overwritten; NULL when not wanted */
     void *workspace;
     size_t workspace_bytes;
 } twk_group_norm_args;
@@ -257,6 +257,207 @@ size_t twk_group_norm_workspace(const twk_group_norm_args *args);
 twk_status twk_group_norm_forward(const twk_group_norm_args *args, twk_stream stream);
 size_t twk_group_norm_backward_workspace(const twk_group_norm_args *args);
 twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream stream);
+
+/* --- elementwise ------------------------------------------------------------------------------ */
+
+typedef enum twk_activation { TWK_SILU, TWK_RELU, TWK_GELU /* exact, with erf */ } twk_activation;
+
+/* y = f(x);  dx = dy f'(x). Output may be an input. */
+twk_status twk_activation_forward(twk_activation f, twk_format format, int64_t n, const void *x,
+                                  void *y, twk_stream stream);
+twk_status twk_activation_backward(twk_activation f, twk_format format, int64_t n, const void *x,
+                                   const void *dy, void *dx, twk_stream stream);
+
+/* y = ca a + cb b; b may be NULL. Its gradients are the same call with one input. */
+twk_status twk_add(twk_format format, int64_t n, float ca, const void *a, float cb, const void *b,
+                   void *y, twk_stream stream);
+
+/* y[n, p, c] = x[n, p, c] + v[n, c]; row n of v starts at n * v_stride, 0 for a bias. */
+twk_status twk_add_vector(twk_format format, int64_t batch, int64_t pixels, int64_t channels,
+                          const void *x, const void *v, int64_t v_stride, void *y,
+                          twk_stream stream);
+
+/* y = x / (1 - probability), or 0 where the element's uniform lies below probability. The mask is
+ * the noise of purpose TWK_NOISE_DROPOUT + layer: the backward pass is the same call on dy. */
+typedef struct twk_dropout_args {
+    int64_t batch, elements;
+    twk_format format;
+    const void *x;
+    void *y;
+    float probability;
+    uint32_t layer; /* below 0x8000 */
+    uint32_t step;
+    const uint32_t *device_step; /* replaces step where given */
+    twk_noise noise;
+} twk_dropout_args;
+twk_status twk_dropout(const twk_dropout_args *args, twk_stream stream);
+
+/* --- shape -------------------------------------------------------------------------------------
+ */
+
+/* out[r] = a[r] followed by b[r]; split is its inverse and its gradient. A part of split may be
+ * NULL when it is not wanted. */
+twk_status twk_concat(twk_format format, int64_t rows, int64_t a_channels, int64_t b_channels,
+                      const void *a, const void *b, void *out, twk_stream stream);
+twk_status twk_split(twk_format format, int64_t rows, int64_t a_channels, int64_t b_channels,
+                     const void *in, void *a, void *b, twk_stream stream);
+
+/* Blocks of k x k pixels. pool: out[n, h / k, w / k, c] = scale * sum over a block; spread:
+ * out[n, h, w, c] = scale * in of the block that holds the pixel, 0 outside every block. h and w
+ * are the large image's. Average pool is pool with 1/k^2, nearest upsampling spread with 1 (k
+ * divides h and w there), and each is the other's gradient. */
+typedef struct twk_blocks_args {
+    int64_t batch, h, w, channels;
+    int k;
+    float scale;
+    twk_format format;
+    const void *in;
+    void *out;
+} twk_blocks_args;
+twk_status twk_pool(const twk_blocks_args *args, twk_stream stream);
+twk_status twk_spread(const twk_blocks_args *args, twk_stream stream);
+
+typedef enum twk_layout { TWK_NHWC, TWK_NCHW } twk_layout;
+
+/* Format and layout of an image batch. */
+typedef struct twk_convert_args {
+    int64_t batch, pixels, channels;
+    twk_format in_format, out_format;
+    twk_layout in_layout, out_layout;
+    const void *in;
+    void *out;
+} twk_convert_args;
+twk_status twk_convert(const twk_convert_args *args, twk_stream stream);
+
+/* out[n] = in[index[n]] / 127.5 - 1, mirrored left to right where the sample's uniform of purpose
+ * TWK_NOISE_FLIP lies below flip. */
+typedef struct twk_image_args {
+    int64_t batch, h, w, channels;
+    const uint8_t *in;
+    const int64_t *index; /* device; NULL: n */
+    int64_t n_images;
+    twk_format format;
+    void *out;
+    float flip;
+    uint32_t step;
+    const uint32_t *device_step;
+    twk_noise noise;
+} twk_image_args;
+twk_status twk_image_to_tensor(const twk_image_args *args, twk_stream stream);
+
+/* --- embeddings --------------------------------------------------------------------------------
+ */
+
+/* out[i] = table[index[i]], zeros for an index outside [0, rows). dtable (fp32) is added to, in the
+ * order of i. */
+twk_status twk_embedding(twk_format format, int64_t n, int64_t rows, int64_t width,
+                         const void *table, const int32_t *index, void *out, twk_stream stream);
+twk_status twk_embedding_backward(twk_format format, int64_t n, int64_t rows, int64_t width,
+                                  const void *dout, const int32_t *index, float *dtable,
+                                  twk_stream stream);
+
+/* Sinusoidal: angle_i = scale t max_period^(-i / (half - shift)); Fourier (weights given): angle_i
+ * = 2 pi t weights[i]. out[n] = sines then cosines (cosines first on request), half = width / 2, a
+ * zero at the end of an odd width. Sample n's t is t[n], or t[*counter] for all. */
+typedef struct twk_time_embedding_args {
+    int64_t batch;
+    int width;
+    const float *t;
+    const uint32_t *counter;
+    const float *weights;
+    float max_period, shift, scale;
+    int cosine_first;
+    twk_format format;
+    void *out;
+} twk_time_embedding_args;
+twk_status twk_time_embedding(const twk_time_embedding_args *args, twk_stream stream);
+
+/* --- losses and sums ---------------------------------------------------------------------------
+ */
+
+/* sample_loss[n] = weight[n] mean((p - target)^2); *loss = their mean;
+ * dp = gradient_scale d(loss)/dp. */
+typedef struct twk_mse_args {
+    int64_t batch, elements;
+    twk_format format; /* of p and dp */
+    const void *p;
+    const float *target;
+    const float *weight; /* [batch], NULL for 1 */
+    float gradient_scale;
+    void *dp;           /* NULL when not wanted; may be p */
+    float *sample_loss; /* [batch] */
+    float *loss;        /* NULL when not wanted */
+    void *workspace;
+    size_t workspace_bytes;
+} twk_mse_args;
+size_t twk_mse_workspace(int64_t batch, int64_t elements);
+twk_status twk_mse(const twk_mse_args *args, twk_stream stream);
+
+/* out[n, c] (+)= sum over p of x[n, p, c]: with batch 1 the gradient of a bias, else of a vector
+ * added to each sample. fp32 output. */
+typedef struct twk_column_sums_args {
+    int64_t batch, pixels, channels;
+    twk_format format;
+    const void *x;
+    float *out;
+    int accumulate;
+    void *workspace;
+    size_t workspace_bytes;
+} twk_column_sums_args;
+size_t twk_column_sums_workspace(int64_t batch, int64_t pixels, int64_t channels);
+twk_status twk_column_sums(const twk_column_sums_args *args, twk_stream stream);
+
+/* --- optimizer ---------------------------------------------------------------------------------
+ */
+
+typedef struct twk_parameter {
+    int64_t n;
+    float *master, *m, *v;
+    float *ema; /* NULL for none */
+    void *copy; /* rounded copy for the network, NULL for none */
+    const void *gradient;
+    float decay;         /* weight decay of this tensor */
+    int32_t reserved;    /* 0 */
+    int64_t first_chunk; /* set by twk_adamw_plan */
+} twk_parameter;
+
+typedef struct twk_adamw_hyper {
+    float lr, beta1, beta2, epsilon;
+    float max_norm;       /* of the gradient; 0 for no clipping */
+    float gradient_scale; /* gradients are multiplied by it first: 1 / loss scale */
+    float ema_decay;
+    float reserved;
+} twk_adamw_hyper;
+
+/* On the device, zeroed before the first step. */
+typedef struct twk_adamw_state {
+    uint32_t step;                  /* updates made */
+    uint32_t skipped;               /* updates left out because the norm was not finite */
+    uint32_t skip;                  /* whether this one is */
+    float norm;                     /* of the scaled gradient, before clipping */
+    float factor;                   /* gradient_scale and clipping together */
+    float correction1, correction2; /* 1 / (1 - beta^step) */
+    float reserved;
+} twk_adamw_state;
+
+typedef struct twk_adamw_args {
+    const twk_parameter *parameters; /* on the device */
+    int32_t n_parameters;
+    int64_t n_chunks; /* from twk_adamw_plan */
+    twk_format gradient_format, copy_format;
+    const twk_adamw_hyper *hyper; /* on the device; row min(*counter, n_hyper - 1), or 0 */
+    int64_t n_hyper;
+    const uint32_t *counter;
+    twk_adamw_state *state;
+    void *workspace;
+    size_t workspace_bytes;
+} twk_adamw_args;
+
+/* Fills first_chunk of a host copy of the table and gives the number of chunks, or -1. */
+int64_t twk_adamw_plan(twk_parameter *parameters, int32_t n);
+size_t twk_adamw_workspace(int64_t n_chunks);
+/* The gradient's norm over all tensors, then one pass over them. */
+twk_status twk_adamw(const twk_adamw_args *args, twk_stream stream);
 
 #ifdef __cplusplus
 }

@@ -7,4 +7,9 @@ set(TW_KERNEL_SOURCES
     noising.cu
     group_norm_forward.cu
     group_norm_backward.cu
+    elementwise.cu
+    shape.cu
+    embedding.cu
+    sums.cu
+    optimizer.cu
 )

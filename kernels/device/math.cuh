@@ -62,4 +62,11 @@ TW_DEVICE float silu_slope(float x) {
     return s * (1.0f + x * (1.0f - s));
 }
 
+TW_DEVICE float gelu(float x) {
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}
+TW_DEVICE float gelu_slope(float x) {
+    return 0.5f * (1.0f + erff(x * 0.70710678f)) + x * 0.39894228f * exp_fast(-0.5f * x * x);
+}
+
 } // namespace tw

@@ -3,4 +3,6 @@ set(TW_KERNEL_TEST_FAMILIES
     noise
     sampler
     group_norm
+    small
+    optimizer
 )
