@@ -44,6 +44,15 @@ typedef struct CUstream_st *twk_stream;
 /* What went wrong in this thread's last call that did not return TWK_OK. Never NULL. */
 const char *twk_error_text(void);
 
+/* The last kernel that this thread enqueued: for benchmarks and for reports. */
+typedef struct twk_launch_info {
+    const char *kernel; /* as the source spells it; "" before the first */
+    unsigned blocks, threads, cluster;
+    size_t shared;              /* bytes of shared memory a block asked for */
+    int registers, local_bytes; /* a thread; 0 where the build cannot tell */
+} twk_launch_info;
+void twk_last_launch(twk_launch_info *info);
+
 /* --- noise ----------------------------------------------------------------------------------- */
 
 /* Purposes: the upper half of the generator's fourth counter word. */

@@ -10,6 +10,20 @@ twk_status fail(twk_status status, const char *text) {
     return status;
 }
 
+static thread_local twk_launch_info last_launch = {"", 0, 0, 0, 0, 0, 0};
+static thread_local const void *last_kernel = nullptr;
+
+void note_launch(const char *name, const LaunchConfig &c, const void *kernel) {
+    last_launch = {name,
+                   c.grid.x * c.grid.y * c.grid.z,
+                   c.block.x * c.block.y * c.block.z,
+                   c.cluster,
+                   c.shared,
+                   0,
+                   0};
+    last_kernel = kernel;
+}
+
 Limits device_limits() {
 #ifdef TW_EMULATOR
     return Limits{emu::shared_limit(), emu::max_cluster(), 4};
@@ -25,6 +39,18 @@ Limits device_limits() {
 }
 
 } // namespace tw
+
+extern "C" void twk_last_launch(twk_launch_info *info) {
+    if (!info) return;
+    *info = tw::last_launch;
+#ifndef TW_EMULATOR
+    cudaFuncAttributes attributes;
+    if (tw::last_kernel && cudaFuncGetAttributes(&attributes, tw::last_kernel) == cudaSuccess) {
+        info->registers = attributes.numRegs;
+        info->local_bytes = (int)attributes.localSizeBytes;
+    }
+#endif
+}
 
 extern "C" const char *twk_error_text(void) {
     return tw::last_error;

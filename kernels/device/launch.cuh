@@ -26,6 +26,9 @@ struct LaunchConfig {
     unsigned cluster = 1;
 };
 
+// Remembers the launch for twk_last_launch().
+void note_launch(const char *name, const LaunchConfig &config, const void *kernel);
+
 // Remembers what was wrong for twk_error_text() and gives the status back.
 twk_status fail(twk_status status, const char *text);
 
@@ -45,6 +48,7 @@ Limits device_limits();
 
 template <typename F>
 twk_status launch_emulated(const char *name, emu::Site site, const LaunchConfig &c, const F &body) {
+    note_launch(name, c, nullptr);
     if (emu_launch(name, site, c.grid, c.block, c.shared, c.cluster, body)) return TWK_OK;
     return fail(TWK_LAUNCH_FAILED, "the emulator reported a fault");
 }
@@ -75,9 +79,8 @@ twk_status launch_device(const char *name, void (*kernel)(P...), const LaunchCon
                          const A &...args) {
 #ifdef TW_HAVE_NVTX
     nvtxRangePushA(name);
-#else
-    (void)name;
 #endif
+    note_launch(name, c, reinterpret_cast<const void *>(kernel));
     cudaError_t error = cudaSuccess;
     if (c.shared > 48 * 1024)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

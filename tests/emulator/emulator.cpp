@@ -462,13 +462,14 @@ void meet_cluster(Site site) {
     order_acquire(point);
 }
 
-// True when every lane of the mask has arrived with the same mask and kind of meeting.
+// True when every lane of the mask has arrived with the same mask and kind of meeting. Two lanes
+// that wait for each other at different meetings would wait for ever.
 static bool warp_complete(Thread *me, Thread **lanes, unsigned count) {
     bool all = true;
     for (unsigned l = 0; l < 32; l++) {
         const bool named = me->mask >> l & 1;
         Thread *o = l < count ? lanes[l] : nullptr;
-        if (o && o->state == State::at_warp && (o->mask & me->mask) && o != me &&
+        if (o && o->state == State::at_warp && o != me && named && (o->mask >> me->lane & 1) &&
             (o->mask != me->mask || o->kind != me->kind || !same(o->site, me->site)))
             FAULT_HERE("warp collective at %s:%d: lane %u comes with mask %08x, lane %u waits at "
                        "%s:%d with mask %08x",

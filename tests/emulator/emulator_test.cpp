@@ -127,7 +127,7 @@ TEST_F(Emulator, WrongMasks) {
     EXPECT_EQ(planted_mask(lanes.data(), 64, 1), TWK_LAUNCH_FAILED);
     expect_report({"mask_kernel", "planted.cu:", "mask ffffffff names lane 16", "has finished"});
     EXPECT_EQ(planted_mask(lanes.data(), 64, 2), TWK_LAUNCH_FAILED);
-    expect_report({"mask_kernel", "mask 0000ffff", "mask ffffffff"});
+    expect_report({"mask_kernel", "mask 0001ffff", "mask ffffffff"});
     EXPECT_EQ(planted_mask(lanes.data(), 64, 3), TWK_LAUNCH_FAILED);
     expect_report({"is not in its own mask 0000ffff"});
     EXPECT_EQ(planted_mask(lanes.data(), 64, 4), TWK_LAUNCH_FAILED);

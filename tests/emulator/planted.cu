@@ -46,7 +46,7 @@ __global__ void mask_kernel(uint32_t *out, int fault) {
     const unsigned lane = threadIdx.x & 31u;
     if (fault == 1 && lane >= 16) return; // lanes 16.. never come
     uint32_t mask = 0xffffffffu;
-    if (fault == 2) mask = lane < 16 ? 0x0000ffffu : 0xffffffffu; // lanes disagree
+    if (fault == 2) mask = lane < 16 ? 0x0001ffffu : 0xffffffffu; // lanes disagree
     if (fault == 3) mask = 0x0000ffffu;                           // half is not in its own mask
     uint32_t v = lane;
     if (fault == 4) v = tw::shuffle(0xffffu << (lane & 16u), v, lane ^ 16u); // reads outside

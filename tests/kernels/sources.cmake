@@ -1,5 +1,6 @@
 # One test program a kernel family: FAMILY_test.cpp.
 set(TW_KERNEL_TEST_FAMILIES
+    wrappers
     noise
     sampler
     group_norm

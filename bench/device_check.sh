@@ -1,0 +1,105 @@
+#!/bin/sh
+# Everything a machine with a GPU and nvcc can say about the kernels, in one call and under ten
+# minutes: configure, build, compare the building blocks with the hardware, device tests,
+# compute-sanitizer, benchmarks. Results are files in OUT.
+#   device_check.sh OUT        [GTEST_SOURCE=dir] [QUICK=0] [JOBS=n]
+# GTEST_SOURCE points at GoogleTest's sources where the system has no libraries of it.
+# Exit status: 0 when the build and all device tests passed, else 1; compute-sanitizer is reported
+# only, because some machines do not let it run.
+set -u
+out=${1:-}
+[ -n "$out" ] || { echo "device_check.sh: which folder should the results go to?" >&2; exit 2; }
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+build=$out/build
+jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
+quick=--quick
+[ "${QUICK:-1}" = 0 ] && quick=
+status=0
+say() { echo "device-check: $*"; }
+
+commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+if [ "$commit" != unknown ] && ! git -C "$root" diff --quiet HEAD -- 2>/dev/null; then
+    commit=$commit-modified
+fi
+{
+    echo "commit $commit"
+    date -u +%Y-%m-%dT%H:%M:%SZ
+    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,memory.total \
+        --format=csv 2>&1
+    "${NVCC:-nvcc}" --version 2>&1 | tail -n 2
+} >"$out/machine.txt"
+cat "$out/machine.txt"
+
+say "building"
+# One architecture is enough here: the one of this GPU (sm_90a on compute capability 9.0).
+arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+case $arch in
+90) arch=90a-real ;;
+[0-9]*) if [ "$arch" -lt 90 ]; then arch=80-real; else arch=80-virtual; fi ;;
+*) arch=80-virtual ;;
+esac
+for part in tests/kernels bench; do
+    name=$(basename $part)
+    cmake -S "$root/$part" -B "$build/$name" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CUDA_ARCHITECTURES=$arch" \
+        ${GTEST_SOURCE:+"-DTW_GTEST_SOURCE=$GTEST_SOURCE"} >"$out/build-$name.txt" 2>&1 &&
+        cmake --build "$build/$name" -j "$jobs" >>"$out/build-$name.txt" 2>&1 || {
+        say "build of $part failed:"
+        tail -n 20 "$out/build-$name.txt"
+        exit 1
+    }
+done
+
+say "device tests, the building blocks first"
+passed=
+for test in "$build"/kernels/wrappers_device_test "$build"/kernels/*_device_test; do
+    family=$(basename "$test" _device_test)
+    [ -f "$out/test-$family.txt" ] && [ "$family" = wrappers ] && continue
+    if timeout 300 "$test" >"$out/test-$family.txt" 2>&1 &&
+        ! grep -q "no CUDA device" "$out/test-$family.txt"; then
+        say "  $family passed"
+        passed="$passed${passed:+, }\"$family\""
+    else
+        say "  $family FAILED or skipped, see test-$family.txt"
+        grep -m 5 -E "FAILED|Failure|no CUDA device" "$out/test-$family.txt"
+        status=1
+    fi
+done
+
+say "compute-sanitizer"
+: >"$out/sanitizer.txt"
+if command -v compute-sanitizer >/dev/null 2>&1; then
+    for tool in memcheck racecheck synccheck; do
+        for family in wrappers group_norm; do
+            filter=
+            [ $family = group_norm ] && filter=--gtest_filter=*Planted*:*Outliers*
+            echo "== $tool $family" >>"$out/sanitizer.txt"
+            timeout 60 compute-sanitizer --tool $tool --error-exitcode 9 \
+                "$build/kernels/${family}_device_test" $filter >>"$out/sanitizer.txt" 2>&1
+            say "  $tool $family: exit status $? (0: nothing found; else see sanitizer.txt)"
+        done
+    done
+else
+    say "  not here"
+    echo "compute-sanitizer was not found" >"$out/sanitizer.txt"
+fi
+
+say "benchmarks"
+timeout 240 "$build/bench/kernel_bench" $quick --json "$out/kernels.jsonl" >"$out/kernels.txt" 2>&1 || {
+    say "  some rows failed or the time ran out, see kernels.txt"
+    status=1
+}
+cat "$out/kernels.txt"
+
+{
+    echo "Copy bandwidth, L2 read bandwidth and the bf16 matmul rate are in the first line of kernels.jsonl."
+    echo "wgmma while TMA refills shared memory: not measured (belongs to the convolution kernels)"
+    echo "one-row shift by descriptor base offset: not measured (belongs to the convolution kernels)"
+    echo "cuDNN's rate on the convolution shapes: not measured (belongs to the convolution kernels)"
+} >"$out/first-things.txt"
+
+gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+printf '{"commit":"%s","gpu":"%s","date":"%s","passed":[%s]}\n' "$commit" "$gpu" \
+    "$(date -u +%Y-%m-%d)" "$passed" >"$out/verified.json"
+say "done, status $status; bench/results_page.py --add $out/verified.json puts it on the page"
+exit $status

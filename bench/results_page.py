@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Writes bench/results/kernels.md: per kernel and format, the last commit whose device tests passed
+on a GPU, or "not yet".
+
+    results_page.py [--check] [--add FILE]
+
+verified.jsonl beside the page holds one line a device check: commit, gpu, date, and the families
+that passed. --add appends such a line (device_check.sh writes it); --check fails when the page is
+not what would be written.
+"""
+import json
+import pathlib
+import sys
+
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+PAGE = RESULTS / "kernels.md"
+LOG = RESULTS / "verified.jsonl"
+
+# family of the tests -> its kernels; each test runs fp32, bf16 and fp16.
+KERNELS = {
+    "wrappers": ["building blocks (shuffles, votes, copies, clusters, conversions)"],
+    "noise": ["noise fill", "step counter"],
+    "sampler": ["fused DDIM update", "dynamic threshold", "general sampler update", "forward noising"],
+    "group_norm": ["GroupNorm forward", "GroupNorm backward"],
+    "small": ["SiLU, ReLU, GELU", "add", "add vector", "dropout", "concat and split",
+              "pool and nearest up", "layout and format", "uint8 image to tensor", "embedding",
+              "time embedding", "weighted MSE", "bias and vector gradients"],
+    "optimizer": ["multi-tensor AdamW"],
+}
+FORMATS = ["fp32", "bf16", "fp16"]
+
+
+def checks():
+    if not LOG.exists():
+        return []
+    return [json.loads(line) for line in LOG.read_text().splitlines() if line.strip()]
+
+
+def last(family):
+    found = [c for c in checks() if family in c["passed"]]
+    return "{commit} ({gpu}, {date})".format(**found[-1]) if found else "not yet"
+
+
+def page():
+    lines = ["# Kernels verified on a GPU", "",
+             "Written by `bench/results_page.py` from `verified.jsonl`, which `make device-check`",
+             "extends. A cell names the last commit whose device tests passed; before that every",
+             "kernel has been executed on the host only, under the emulator.", "",
+             "| kernel | " + " | ".join(FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
+    for family, names in KERNELS.items():
+        for name in names:
+            lines.append("| {} | {} |".format(name, " | ".join([last(family)] * len(FORMATS))))
+    return "\n".join(lines) + "\n"
+
+
+def main(argv):
+    if "--add" in argv:
+        line = pathlib.Path(argv[argv.index("--add") + 1]).read_text().strip()
+        check = json.loads(line)
+        missing = {"commit", "gpu", "date", "passed"} - set(check)
+        if missing:
+            sys.exit("results_page.py: --add: the line lacks " + ", ".join(sorted(missing)))
+        with LOG.open("a") as log:
+            log.write(json.dumps(check) + "\n")
+    if "--check" in argv:
+        if not PAGE.exists() or PAGE.read_text() != page():
+            sys.exit("results_page.py: bench/results/kernels.md is out of date: run it again")
+        return
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
