@@ -39,7 +39,7 @@ TW_DEVICE void blend_known(const twk_ddim_args &a, const DdimStep &s, const Plac
     for (int i = 0; i < V; i++) {
         if (i >= at.count) break;
         const int64_t e = at.first + i;
-        const float k = mask[a.mask_per_element ? e : e / a.channels];
+        const float k = mask[a.mask_per_element ? e : quotient(e, a.channels)];
         const float there = s.sqrt_a_p * to_float(known[i]) + s.sqrt_b_p * z[i];
         x[i] = k * there + (1.0f - k) * x[i];
     }

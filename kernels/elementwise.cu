@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(block_threads)
     const Place at = place_of(index, vectors, channels, V); // a "sample" is a pixel here
     float a[V], b[V];
     load<WIDE>(x + at.at, at.count, a);
-    load<WIDE>(v + at.sample / pixels * v_stride + at.first, at.count, b);
+    load<WIDE>(v + quotient(at.sample, pixels) * v_stride + at.first, at.count, b);
 #pragma unroll
     for (int i = 0; i < V; i++) a[i] += b[i];
     store<WIDE>(y + at.at, at.count, a);

@@ -181,6 +181,7 @@ typedef struct twk_update_row {
     float ex, ep[2], ey, eh[3];
     float clip; /* of y; 0 for none */
     uint32_t noise_step;
+    float log_large, log_small; /* of the variances that variance[] chooses between */
 } twk_update_row;
 
 typedef struct twk_update_args {
@@ -191,6 +192,9 @@ typedef struct twk_update_args {
     twk_format p_format;
     const void *p[2];  /* NULL: that term is left out */
     const float *h[3]; /* likewise */
+    /* The network's output o for a learned variance, in p_format: cz is then multiplied by
+     * exp((f log_large + (1 - f) log_small) / 2), f = (o + 1) / 2. NULL for none. */
+    const void *variance;
     const twk_update_row *rows;
     int64_t n_rows;
     const uint32_t *counter;

@@ -75,6 +75,14 @@ TW_DEVICE float update_vector(const twk_update_args &a, const Place &at) {
     if (r.cz != 0.0f) {
         float z[V];
         normals<V>(make_noise(a.noise, at.sample, TWK_NOISE_SAMPLER, r.noise_step), at.first, z);
+        if (a.variance) {
+            float o[V];
+            load<WIDE>(static_cast<const P *>(a.variance) + at.at, at.count, o);
+            const float middle = 0.25f * (r.log_large + r.log_small);
+            const float half = 0.25f * (r.log_large - r.log_small);
+#pragma unroll
+            for (int i = 0; i < V; i++) z[i] *= expf(middle + half * o[i]);
+        }
 #pragma unroll
         for (int i = 0; i < V; i++) out[i] += r.cz * z[i];
     }
@@ -141,7 +149,8 @@ template <typename P> twk_status launch_update(const twk_update_args &a, twk_str
         return fail(TWK_BAD_ARGUMENT, "update: more elements than a grid can hold");
     const bool wide = a.elements % V == 0 && aligned_16(a.x) && aligned_16(a.x_out) &&
                       aligned_16(a.y_out) && aligned_16(a.p[0]) && aligned_16(a.p[1]) &&
-                      aligned_16(a.h[0]) && aligned_16(a.h[1]) && aligned_16(a.h[2]);
+                      aligned_16(a.h[0]) && aligned_16(a.h[1]) && aligned_16(a.h[2]) &&
+                      aligned_16(a.variance);
     twk_status status = with_flag(wide, [&](auto w) {
         return with_flag(error, [&](auto e) {
             return TW_LAUNCH((update_kernel<P, decltype(w)::value, decltype(e)::value>), config, a,

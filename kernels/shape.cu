@@ -36,8 +36,8 @@ struct Pixel {
     int64_t n, y, x;
 };
 TW_DEVICE Pixel pixel_of(int64_t index, int64_t h, int64_t w) {
-    const int64_t row = index / w;
-    return Pixel{row / h, row % h, index % w};
+    const int64_t row = quotient(index, w), n = quotient(row, h);
+    return Pixel{n, row - n * h, index - row * w};
 }
 
 // Work: a thread makes one vector of one output pixel and adds the k x k block in order, a block of
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(block_threads)
     if (index >= a.batch * a.h * a.w * vectors) return;
     const Place at = place_of(index, vectors, a.channels, V);
     const Pixel p = pixel_of(at.sample, a.h, a.w);
-    const int64_t h = a.h / a.k, w = a.w / a.k, y = p.y / a.k, x = p.x / a.k;
+    const int64_t h = a.h / a.k, w = a.w / a.k, y = quotient(p.y, a.k), x = quotient(p.x, a.k);
     float v[V] = {};
     if (y < h && x < w) {
         const int64_t pixel = (p.n * h + y) * w + x;
@@ -140,13 +140,15 @@ __global__ void __launch_bounds__(block_threads) image_kernel(const twk_image_ar
     const int64_t index = (int64_t)blockIdx.x * block_threads + threadIdx.x;
     if (index >= a.batch * elements) return;
     const Place at = place_of(index, elements, elements, 1);
-    const int64_t row_length = a.w * a.channels, row = at.first / row_length;
-    int64_t in_row = at.first % row_length;
+    const int64_t row_length = a.w * a.channels, row = quotient(at.first, row_length);
+    int64_t in_row = at.first - row * row_length;
     const uint32_t step = a.device_step ? *a.device_step : a.step;
     if (a.flip > 0.0f) {
         const Words4 r = noise_words(make_noise(a.noise, at.sample, TWK_NOISE_FLIP, step), 0);
-        if (uniform(r.w[0]) < a.flip)
-            in_row = (a.w - 1 - in_row / a.channels) * a.channels + in_row % a.channels;
+        if (uniform(r.w[0]) < a.flip) {
+            const int64_t x = quotient(in_row, a.channels);
+            in_row += (a.w - 1 - 2 * x) * a.channels;
+        }
     }
     int64_t image = a.index ? a.index[at.sample] : at.sample;
     image = image < 0 ? 0 : image < a.n_images ? image : a.n_images - 1;

@@ -91,6 +91,11 @@ inline bool aligned_16(const void *p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
+// a / b for a, b >= 0. 32-bit division is several times cheaper and nearly always enough.
+TW_BOTH int64_t quotient(int64_t a, int64_t b) {
+    return ((uint64_t)a | (uint64_t)b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
+}
+
 // Where vector `index` of a batch lies: samples are cut into vectors of V one by one, so that a
 // vector never straddles two samples.
 struct Place {
@@ -102,11 +107,7 @@ struct Place {
 
 TW_BOTH Place place_of(int64_t index, int64_t vectors, int64_t elements, int v) {
     Place p;
-    // 32-bit division is several times cheaper and nearly always enough.
-    if ((uint64_t)index <= 0xffffffffu && (uint64_t)vectors <= 0xffffffffu)
-        p.sample = (uint32_t)index / (uint32_t)vectors;
-    else
-        p.sample = index / vectors;
+    p.sample = quotient(index, vectors);
     p.first = (index - p.sample * vectors) * v;
     p.at = p.sample * elements + p.first;
     p.count = (int)smaller<int64_t>(v, elements - p.first);

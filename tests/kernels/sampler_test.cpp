@@ -503,6 +503,10 @@ TEST_F(SamplerTest, GeneralUpdate) {
             r.clip = pick(2) ? 0.5f : 0;
             if (pick(2)) r.cz = 0;
             r.noise_step = (uint32_t)pick(100);
+            r.log_large = (float)tst::uniform(-4, -1);
+            r.log_small = (float)tst::uniform(-8, -4);
+            Tensor variance = random_tensor(pf, n, 2, shift);
+            const bool learned = pick(3) == 0;
             Buffer rows_on = upload(std::vector<twk_update_row>{twk_update_row{}, r});
             Buffer counter = upload(std::vector<uint32_t>{1});
             Buffer workspace(twk_sampler_update_workspace(s.n, e));
@@ -515,6 +519,7 @@ TEST_F(SamplerTest, GeneralUpdate) {
             a.p_format = pf;
             for (int k = 0; k < 2; k++) a.p[k] = have_p[k] ? p[k].data() : nullptr;
             for (int k = 0; k < 3; k++) a.h[k] = have_h[k] ? h[k].f32() : nullptr;
+            a.variance = learned ? variance.data() : nullptr;
             a.rows = static_cast<twk_update_row *>(rows_on.data());
             a.n_rows = 2;
             a.counter = static_cast<uint32_t *>(counter.data());
@@ -551,8 +556,15 @@ TEST_F(SamplerTest, GeneralUpdate) {
                 if (r.cz != 0) {
                     const double z = noise_normal(
                         {3, (uint64_t)(i / e), TWK_NOISE_SAMPLER, r.noise_step}, i % e);
-                    o.value += r.cz * z;
-                    o.terms += std::fabs(r.cz) * std::max(1.0, std::fabs(z));
+                    double k = r.cz, slack = 1;
+                    if (learned) {
+                        const double f = (variance.v[i] + 1) / 2;
+                        const double log_variance = f * r.log_large + (1 - f) * r.log_small;
+                        k *= std::exp(log_variance / 2);
+                        slack += std::fabs(variance.v[i]) * 2 + 4; // of the exponent's terms
+                    }
+                    o.value += k * z;
+                    o.terms += std::fabs(k) * std::max(1.0, std::fabs(z)) * slack;
                 }
                 want[i] = o;
                 const double size = std::max(std::fabs(x.v[i]), std::fabs(o.value));

@@ -6,4 +6,5 @@ set(TW_KERNEL_TEST_FAMILIES
     group_norm
     small
     optimizer
+    large
 )
