@@ -5,7 +5,7 @@ PREFIX   ?= /usr/local
 JOBS     ?= $(shell nproc)
 export CTEST_OUTPUT_ON_FAILURE = 1
 
-.PHONY: all packages build demo test test-fast test-sanitize bench install format clean
+.PHONY: all packages build demo test test-fast test-sanitize bench device-check install format clean
 
 all: build
 
@@ -26,12 +26,17 @@ test-fast: build
 	ctest --test-dir $(BUILD) -j $(JOBS)
 
 test-sanitize: packages
-	@cmake -S . -B $(SANITIZE) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTW_SANITIZE=ON >$(SANITIZE).log 2>&1 || { cat $(SANITIZE).log; exit 1; }
+	@cmake -S . -B $(SANITIZE) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTW_SANITIZE=ON -DTW_CUDA=OFF >$(SANITIZE).log 2>&1 || { cat $(SANITIZE).log; exit 1; }
 	cmake --build $(SANITIZE) -j $(JOBS)
 	ctest --test-dir $(SANITIZE) -j $(JOBS) -LE "slow|install"
 
+# On a GPU the kernels are measured; elsewhere the plan is printed: rows, bytes, floors, predictions.
 bench: build
-	@$(BUILD)/host/tweedie info
+	@$(BUILD)/bench/kernel_bench
+
+# Everything a machine with a GPU and nvcc can say about the kernels: make device-check OUT=dir
+device-check:
+	sh bench/device_check.sh "$(OUT)"
 
 install: build
 	cmake --install $(BUILD) --prefix $(PREFIX)
