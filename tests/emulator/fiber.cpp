@@ -38,7 +38,7 @@ static constexpr size_t stack_size = 64 * 1024;
 static Fiber *asan_from; // who switched to the fiber that is waking up
 #endif
 
-#if defined(__x86_64__)
+#ifdef TW_EMU_OWN_SWITCH
 // void tw_emu_switch(void **save, void *load): callee-saved registers travel on the stack.
 asm(R"(
 .text
@@ -84,7 +84,7 @@ void fiber_prepare(Fiber *fiber, void (*entry)()) {
     __asan_unpoison_memory_region(fiber->stack, fiber->stack_bytes);
     fiber->fake_stack = nullptr;
 #endif
-#if defined(__x86_64__)
+#ifdef TW_EMU_OWN_SWITCH
     uintptr_t top = reinterpret_cast<uintptr_t>(fiber->stack + fiber->stack_bytes) & ~uintptr_t(15);
     void **slot = reinterpret_cast<void **>(top);
     *--slot = nullptr; // a return address for entry(), which keeps the stack aligned
@@ -133,7 +133,7 @@ void fiber_switch(Fiber *from, Fiber *to) {
 #ifdef TW_EMU_TSAN
     __tsan_switch_to_fiber(to->tsan, 1 /* no synchronisation */);
 #endif
-#if defined(__x86_64__)
+#ifdef TW_EMU_OWN_SWITCH
     tw_emu_switch(&from->position, to->position);
 #else
     swapcontext(&from->context, &to->context);

@@ -5,7 +5,9 @@
 
 #include <stddef.h>
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(TW_EMU_UCONTEXT)
+#define TW_EMU_OWN_SWITCH 1
+#else
 #include <ucontext.h>
 #endif
 
@@ -25,7 +27,7 @@ struct Fiber {
     size_t stack_bytes = 0;
     void *fake_stack = nullptr; // AddressSanitizer's
     void *tsan = nullptr;
-#if !defined(__x86_64__)
+#ifndef TW_EMU_OWN_SWITCH
     ucontext_t context;
 #endif
 };

@@ -4,6 +4,10 @@
 #include <algorithm>
 #include <cstring>
 
+#ifdef TW_TEST_DEVICE
+#include <cuda_runtime_api.h>
+#endif
+
 using namespace tst;
 
 namespace {
@@ -334,6 +338,52 @@ TEST_F(SamplerTest, DdimRepeatsToTheBit) {
             EXPECT_EQ(fetch<uint32_t>(out.buffer), first);
     }
 }
+
+#ifdef TW_TEST_DEVICE
+// A step captured once, replayed for each row of the table.
+TEST_F(SamplerTest, ACapturedStepIsReplayed) {
+    const int64_t n = 3000;
+    const Schedule schedule(50);
+    std::vector<twk_ddim_row> rows;
+    for (int t = 49; t >= 0; t--)
+        rows.push_back(row_of({schedule.a[t], t ? schedule.a[t - 1] : 1.0, 1.0, (uint32_t)t}));
+    Tensor x = random_tensor(TWK_F32, n), m = random_tensor(TWK_BF16, n);
+    Buffer rows_on = upload(rows), counter = upload(std::vector<uint32_t>{0});
+    uint32_t *const count = static_cast<uint32_t *>(counter.data());
+    twk_ddim_args a = {};
+    a.batch = 2;
+    a.elements = n / 2;
+    a.x = a.x_out = x.data();
+    a.m = m.data();
+    a.m_format = TWK_BF16;
+    a.rows = static_cast<twk_ddim_row *>(rows_on.data());
+    a.n_rows = 50;
+    a.counter = count;
+    auto step = [&](twk_stream stream) {
+        EXPECT_EQ(twk_ddim_update(&a, stream), TWK_OK);
+        EXPECT_EQ(twk_counter_add(count, 1, stream), TWK_OK);
+    };
+    for (int i = 0; i < 50; i++) step(nullptr);
+    synchronize();
+    const std::vector<uint32_t> want = fetch<uint32_t>(x.buffer);
+    x.write(x.v);
+    counter.upload(std::vector<uint32_t>{0}.data());
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+    step(reinterpret_cast<twk_stream>(stream));
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+    for (int i = 0; i < 50; i++) ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+    synchronize();
+    EXPECT_EQ(fetch<uint32_t>(x.buffer), want);
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+}
+#endif
 
 TEST_F(SamplerTest, DdimInversionGoesUpwards) {
     Tensor x = random_tensor(TWK_F32, 16), m = random_tensor(TWK_F32, 16), out(TWK_F32, 16);
