@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(block_threads)
     const DdimStep s = ddim_step(a, at.sample);
     const float threshold = a.clip_mode == TWK_CLIP_DYNAMIC ? a.threshold[at.sample] : a.clip;
     step_elements<V>(a, s, threshold, x, m, x0);
-    if (a.x0_out) store<WIDE>(static_cast<X *>(a.x0_out) + at.at, at.count, x0);
+    const bool whole = is_whole_warp(index, a.batch * vectors);
+    if (a.x0_out) store_warp<WIDE>(static_cast<X *>(a.x0_out) + at.at, at.count, x0, whole);
     if (s.sigma > 0.0f) {
         float z[V];
         normals<V>(make_noise(a.noise, at.sample, TWK_NOISE_SAMPLER, s.noise_step), at.first, z);
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(block_threads)
         for (int i = 0; i < V; i++) x[i] += s.sigma * z[i];
     }
     if (a.mask) blend_known<X, V>(a, s, at, x);
-    store<WIDE>(static_cast<X *>(a.x_out) + at.at, at.count, x);
+    store_warp<WIDE>(static_cast<X *>(a.x_out) + at.at, at.count, x, whole);
 }
 
 template <typename X, typename M>

@@ -8,15 +8,13 @@ namespace {
 
 constexpr int block_threads = 256;
 
-template <int A, int B> constexpr int larger_of = A > B ? A : B;
-
 // Work: a thread owns V consecutive elements of one sample, V the larger of what 16 bytes of x0
 // and of x_t hold; a block 256 vectors of the batch.
 // Limit: device memory for fp32; the noise's arithmetic where both tensors are 16 bits wide.
 template <typename X0, typename XT, bool WIDE>
 __global__ void __launch_bounds__(block_threads)
     noising_kernel(const twk_noising_args a, int64_t vectors) {
-    constexpr int V = larger_of<per_16<X0>, per_16<XT>>;
+    constexpr int V = larger(per_16<X0>, per_16<XT>);
     const int64_t index = (int64_t)blockIdx.x * block_threads + threadIdx.x;
     if (index >= a.batch * vectors) return;
     const Place at = place_of(index, vectors, a.elements, V);
@@ -45,8 +43,9 @@ __global__ void __launch_bounds__(block_threads)
         }
         x[i] = ca * x[i] + cb * z[i];
     }
-    store<WIDE>(static_cast<XT *>(a.x_t) + at.at, at.count, x);
-    if (a.target) store<WIDE>(a.target + at.at, at.count, target);
+    const bool whole = is_whole_warp(index, a.batch * vectors);
+    store_warp<WIDE>(static_cast<XT *>(a.x_t) + at.at, at.count, x, whole);
+    if (a.target) store_warp<WIDE>(a.target + at.at, at.count, target, whole);
 }
 
 // Work: a thread makes V consecutive elements of one sample, a block 256 vectors of the batch.
@@ -85,7 +84,7 @@ __global__ void counter_kernel(uint32_t *counter, uint32_t by) {
 
 template <typename X0, typename XT>
 twk_status launch_noising(const twk_noising_args &a, twk_stream stream) {
-    constexpr int V = larger_of<per_16<X0>, per_16<XT>>;
+    constexpr int V = larger(per_16<X0>, per_16<XT>);
     const int64_t vectors = ceil_div<int64_t>(a.elements, V);
     LaunchConfig config;
     config.stream = stream;

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(block_threads)
 // One vector of a tensor: reads everything, then writes everything.
 template <typename G, typename C, bool WIDE, int V>
 TW_DEVICE void adamw_vector(const twk_parameter &p, const twk_adamw_hyper &h,
-                            const twk_adamw_state &s, int64_t at, int count) {
+                            const twk_adamw_state &s, int64_t at, int count, bool whole) {
     float g[V], w[V], m[V], v[V], e[V] = {};
     load<WIDE>(static_cast<const G *>(p.gradient) + at, count, g);
     load<WIDE>(p.master + at, count, w);
@@ -103,11 +103,11 @@ TW_DEVICE void adamw_vector(const twk_parameter &p, const twk_adamw_hyper &h,
         w[i] = w[i] * shrink - h.lr * (m[i] * s.correction1) / size;
         e[i] += (1.0f - h.ema_decay) * (w[i] - e[i]);
     }
-    store<WIDE>(p.master + at, count, w);
-    store<WIDE>(p.m + at, count, m);
-    store<WIDE>(p.v + at, count, v);
-    if (p.ema) store<WIDE>(p.ema + at, count, e);
-    if (p.copy) store<WIDE>(static_cast<C *>(p.copy) + at, count, w);
+    store_warp<WIDE>(p.master + at, count, w, whole);
+    store_warp<WIDE>(p.m + at, count, m, whole);
+    store_warp<WIDE>(p.v + at, count, v, whole);
+    if (p.ema) store_warp<WIDE>(p.ema + at, count, e, whole);
+    if (p.copy) store_warp<WIDE>(static_cast<C *>(p.copy) + at, count, w, whole);
 }
 
 // Work: a block takes a chunk of a tensor, found by bisection; a thread owns 16 bytes of the
@@ -115,7 +115,7 @@ TW_DEVICE void adamw_vector(const twk_parameter &p, const twk_adamw_hyper &h,
 // EMA and a 16-bit copy.
 template <typename G, typename C>
 __global__ void __launch_bounds__(block_threads, 2) adamw_kernel(const twk_adamw_args a) {
-    constexpr int V = per_16 < C >> per_16<G> ? per_16<C> : per_16<G>;
+    constexpr int V = larger(per_16<C>, per_16<G>);
     const twk_adamw_state s = *a.state;
     if (s.skip) return;
     const twk_adamw_hyper h = hyper_of(a);
@@ -126,10 +126,11 @@ __global__ void __launch_bounds__(block_threads, 2) adamw_kernel(const twk_adamw
                       is_aligned(p.ema) && is_aligned(static_cast<const char *>(p.gradient)) &&
                       is_aligned(static_cast<const char *>(p.copy));
     for (int64_t i = first + (int64_t)threadIdx.x * V; i < end; i += block_threads * V) {
+        const bool whole = i + (int64_t)(32 - threadIdx.x % 32) * V <= end;
         if (wide && i + V <= end)
-            adamw_vector<G, C, true, V>(p, h, s, i, V);
+            adamw_vector<G, C, true, V>(p, h, s, i, V, whole);
         else
-            adamw_vector<G, C, false, V>(p, h, s, i, (int)smaller<int64_t>(V, end - i));
+            adamw_vector<G, C, false, V>(p, h, s, i, (int)smaller<int64_t>(V, end - i), false);
     }
 }
 

@@ -42,7 +42,7 @@ TW_DEVICE float scaled_error(const twk_update_args &a, const Place &at, const fl
 
 // Everything for one vector; gives its part of the error norm.
 template <typename P, bool WIDE, bool ERROR, int V>
-TW_DEVICE float update_vector(const twk_update_args &a, const Place &at) {
+TW_DEVICE float update_vector(const twk_update_args &a, const Place &at, bool whole) {
     const twk_update_row &r = a.rows[row_of(a, at.sample)];
     float x[V], y[V] = {}, out[V], err[V];
     load<WIDE>(a.x + at.at, at.count, x);
@@ -86,8 +86,8 @@ TW_DEVICE float update_vector(const twk_update_args &a, const Place &at) {
 #pragma unroll
         for (int i = 0; i < V; i++) out[i] += r.cz * z[i];
     }
-    if (a.y_out) store<WIDE>(a.y_out + at.at, at.count, y);
-    store<WIDE>(a.x_out + at.at, at.count, out);
+    if (a.y_out) store_warp<WIDE>(a.y_out + at.at, at.count, y, whole);
+    store_warp<WIDE>(a.x_out + at.at, at.count, out, whole);
     return ERROR ? scaled_error<V>(a, at, x, out, err) : 0.0f;
 }
 
@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(block_threads)
     if constexpr (!ERROR) {
         const int64_t index = (int64_t)blockIdx.x * block_threads + threadIdx.x;
         if (index < a.batch * vectors)
-            update_vector<P, WIDE, false, V>(a, place_of(index, vectors, a.elements, V));
+            update_vector<P, WIDE, false, V>(a, place_of(index, vectors, a.elements, V),
+                                             is_whole_warp(index, a.batch * vectors));
     } else {
         TW_SHARED(arena);
         float *scratch = arena.take<float>(32);
@@ -111,7 +112,8 @@ __global__ void __launch_bounds__(block_threads)
         float sum = 0.0f;
         if (in_sample < vectors)
             sum = update_vector<P, WIDE, true, V>(
-                a, place_of(sample * vectors + in_sample, vectors, a.elements, V));
+                a, place_of(sample * vectors + in_sample, vectors, a.elements, V),
+                is_whole_warp(in_sample, vectors));
         sum = block_sum(sum, scratch);
         if (threadIdx.x == 0) static_cast<float *>(a.workspace)[blockIdx.x] = sum;
     }

@@ -118,14 +118,14 @@ __global__ void __launch_bounds__(tile *tile_rows)
 // Limit: device memory.
 template <typename A, typename B, bool WIDE>
 __global__ void __launch_bounds__(block_threads) cast_kernel(int64_t n, const A *in, B *out) {
-    constexpr int V = per_16 < A >> per_16<B> ? per_16<A> : per_16<B>;
+    constexpr int V = larger(per_16<A>, per_16<B>);
     const int64_t first = ((int64_t)blockIdx.x * block_threads + threadIdx.x) * V;
     if (first >= n) return;
     const int count = (int)smaller<int64_t>(V, n - first);
     float v[V];
     if (WIDE && count == V) {
         load<WIDE>(in + first, V, v);
-        store<WIDE>(out + first, V, v);
+        store_warp<WIDE>(out + first, V, v, is_whole_warp(first / V, n / V));
     } else {
         load<false>(in + first, count, v);
         store<false>(out + first, count, v);
@@ -219,7 +219,7 @@ twk_status launch_convert(const twk_convert_args &a, twk_stream stream) {
     LaunchConfig config;
     config.stream = stream;
     if (a.in_layout == a.out_layout || a.channels == 1 || a.pixels == 1) {
-        constexpr int V = per_16 < A >> per_16<B> ? per_16<A> : per_16<B>;
+        constexpr int V = larger(per_16<A>, per_16<B>);
         const int64_t n = a.batch * a.pixels * a.channels;
         config.block = dim3(block_threads);
         if (!grid_for(n, block_threads * V, &config.grid))

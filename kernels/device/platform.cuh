@@ -17,13 +17,13 @@ namespace tw {
 
 constexpr uint32_t full_warp = 0xffffffffu;
 
-template <typename T> TW_BOTH T ceil_div(T a, T b) {
+template <typename T> constexpr TW_BOTH T ceil_div(T a, T b) {
     return (a + b - 1) / b;
 }
-template <typename T> TW_BOTH T smaller(T a, T b) {
+template <typename T> constexpr TW_BOTH T smaller(T a, T b) {
     return b < a ? b : a;
 }
-template <typename T> TW_BOTH T larger(T a, T b) {
+template <typename T> constexpr TW_BOTH T larger(T a, T b) {
     return a < b ? b : a;
 }
 

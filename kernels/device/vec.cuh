@@ -3,6 +3,7 @@
 #pragma once
 
 #include "types.cuh"
+#include "warp.cuh"
 
 namespace tw {
 
@@ -84,6 +85,37 @@ TW_DEVICE void store(T *p, int count, const float (&in)[V]) {
         for (int i = 0; i < V; i++)
             if (i < count) p[i] = from_float<T>(in[i]);
     }
+}
+
+// As store, where every thread of the warp stores a vector and these lie side by side in memory
+// (whole_warp says so). Eight floats a thread would be two accesses that each fill only half of
+// every memory sector they touch; neighbours swap halves first, so that each fills whole ones.
+template <bool WIDE, int V, typename T>
+TW_DEVICE void store_warp(T *p, int count, const float (&in)[V], bool whole_warp) {
+    if constexpr (WIDE && V == 8 && sizeof(T) == 4) {
+        if (whole_warp) {
+            const bool odd = threadIdx.x & 1u;
+            float first[4], second[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float other = shuffle_xor(full_warp, odd ? in[i] : in[i + 4], 1);
+                first[i] = odd ? other : in[i];
+                second[i] = odd ? in[i + 4] : other;
+            }
+            // The neighbour has read what is overwritten here when a tensor is updated in place.
+            sync_warp(full_warp);
+            T *const pair = odd ? p - 4 : p; // the even thread's vector, plus four when odd
+            write_16(pair, pack(first, T{}));
+            write_16(pair + 8, pack(second, T{}));
+            return;
+        }
+    }
+    store<WIDE>(p, count, in);
+}
+
+// Whether the vectors of all threads of this warp exist, index being this thread's of total.
+TW_DEVICE bool is_whole_warp(int64_t index, int64_t total) {
+    return (index | 31) < total;
 }
 
 // True when WIDE may be used on this address.
