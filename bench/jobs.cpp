@@ -1,6 +1,8 @@
 #include "jobs.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <cuda_runtime_api.h>
 
 namespace bench {
@@ -9,6 +11,7 @@ namespace {
 // Device memory that lives as long as the job.
 struct Memory {
     std::vector<void *> all;
+    std::function<double()> error; // of the first set
     bool failed = false;
     ~Memory() {
         for (void *p : all) cudaFree(p);
@@ -62,6 +65,47 @@ struct Memory {
 
 using Call = std::function<twk_status(twk_stream)>;
 
+double decode(twk_format f, const unsigned char *p) {
+    if (f == TWK_F32) {
+        float v;
+        memcpy(&v, p, 4);
+        return v;
+    }
+    uint16_t b;
+    memcpy(&b, p, 2);
+    if (f == TWK_BF16) {
+        const uint32_t bits = (uint32_t)b << 16;
+        float v;
+        memcpy(&v, &bits, 4);
+        return v;
+    }
+    const int e = b >> 10 & 31, m = b & 1023;
+    const double v = e == 31 ? NAN : e ? std::ldexp(1024 + m, e - 25) : std::ldexp(m, -24);
+    return b & 0x8000 ? -v : v;
+}
+
+std::vector<double> fetch(twk_format f, const void *p, int64_t n) {
+    std::vector<unsigned char> raw((size_t)n * bytes_of(f));
+    cudaMemcpy(raw.data(), p, raw.size(), cudaMemcpyDeviceToHost);
+    std::vector<double> v((size_t)n);
+    for (int64_t i = 0; i < n; i++) v[(size_t)i] = decode(f, raw.data() + (size_t)i * bytes_of(f));
+    return v;
+}
+
+// Largest |got - want(a, b)| over n elements; NaN stays NaN.
+double largest_error(twk_format fa, const void *a, twk_format fb, const void *b, twk_format fo,
+                     const void *out, int64_t n, double (*want)(double, double)) {
+    const std::vector<double> x = fetch(fa, a, n), y = fetch(fb, b, n), got = fetch(fo, out, n);
+    double worst = 0;
+    for (size_t i = 0; i < got.size(); i++) {
+        const double error = std::fabs(got[i] - want(x[i], y[i]));
+        if (!(error <= worst) && !std::isnan(worst)) worst = error;
+    }
+    return worst;
+}
+
+constexpr int64_t checked = 65536;
+
 twk_ddim_args ddim_args(const Row &r, Memory *m) {
     twk_ddim_row row = {0.6f, 0.4f, 0.25f, 0.8f, 0.2f, r.noisy ? 1.0f : 0.0f, 1, 0};
     const int64_t total = r.n * r.h * r.w * r.c;
@@ -81,6 +125,16 @@ Call sampler_call(const Row &r, Memory *m) {
     if (r.kind == Kind::ddim) {
         twk_ddim_args a = ddim_args(r, m);
         a.x_out = m->raw((size_t)total * 4);
+        if (!r.noisy)
+            m->error = [a] {
+                return largest_error(TWK_F32, a.x, a.m_format, a.m, TWK_F32, a.x_out, checked,
+                                     [](double x, double e) {
+                                         const double at = 0.6, ap = 0.8;
+                                         const double x0 =
+                                             (x - std::sqrt(1 - at) * e) / std::sqrt(at);
+                                         return std::sqrt(ap) * x0 + std::sqrt(1 - ap) * e;
+                                     });
+            };
         return [a](twk_stream s) { return twk_ddim_update(&a, s); };
     }
     if (r.kind == Kind::threshold) {
@@ -129,6 +183,28 @@ Call sampler_call(const Row &r, Memory *m) {
     return [a](twk_stream s) { return twk_noise_fill(&a, s); };
 }
 
+// The first sample, whole.
+double norm_error(const twk_group_norm_args &a) {
+    const int64_t n = a.pixels * a.channels, per = a.channels / a.groups;
+    const std::vector<double> x = fetch(a.format, a.x, n), y = fetch(a.format, a.y, n);
+    const std::vector<double> gamma = fetch(TWK_F32, a.gamma, a.channels);
+    const std::vector<double> beta = fetch(TWK_F32, a.beta, a.channels);
+    std::vector<double> mean((size_t)a.groups), squares((size_t)a.groups);
+    const double size = (double)(per * a.pixels);
+    for (int64_t i = 0; i < n; i++) mean[i % a.channels / per] += x[i] / size;
+    for (int64_t i = 0; i < n; i++)
+        squares[i % a.channels / per] += std::pow(x[i] - mean[i % a.channels / per], 2);
+    double worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t c = i % a.channels, g = c / per;
+        const double rstd = 1 / std::sqrt(squares[g] / size + a.epsilon);
+        const double u = (x[i] - mean[g]) * rstd * gamma[c] + beta[c];
+        const double error = std::fabs(y[i] - u / (1 + std::exp(-u)));
+        if (!(error <= worst) && !std::isnan(worst)) worst = error;
+    }
+    return worst;
+}
+
 Call norm_call(const Row &r, Memory *m) {
     const int64_t total = r.n * r.h * r.w * r.c;
     twk_group_norm_args a = {};
@@ -150,6 +226,7 @@ Call norm_call(const Row &r, Memory *m) {
     a.workspace = m->raw(a.workspace_bytes);
     if (forward) {
         a.y = m->raw((size_t)total * bytes_of(r.format));
+        m->error = [a] { return norm_error(a); };
         return [a](twk_stream s) { return twk_group_norm_forward(&a, s); };
     }
     a.dy = m->noise(r.format, total);
@@ -229,8 +306,16 @@ Call small_call(const Row &r, Memory *m) {
     }
     if (r.kind == Kind::add) {
         const void *b = m->noise(f, total);
+        m->error = [=] {
+            return largest_error(f, x, f, b, f, y, checked,
+                                 [](double u, double v) { return u + v; });
+        };
         return [=](twk_stream s) { return twk_add(f, total, 1, x, 1, b, y, s); };
     }
+    m->error = [=] {
+        return largest_error(f, x, f, x, f, y, checked,
+                             [](double u, double) { return u / (1 + std::exp(-u)); });
+    };
     return [=](twk_stream s) { return twk_activation_forward(TWK_SILU, f, total, x, y, s); };
 }
 
@@ -299,7 +384,10 @@ Job make_job(const Row &row) {
     auto memory = std::make_shared<Memory>();
     auto calls = std::make_shared<std::vector<Call>>();
     const int sets = std::clamp((int)(wanted / row.bytes) + 1, 2, 64);
-    for (int i = 0; i < sets; i++) calls->push_back(make_call(row, memory.get()));
+    for (int i = 0; i < sets; i++) {
+        calls->push_back(make_call(row, memory.get()));
+        if (i == 0) job.error.swap(memory->error);
+    }
     if (memory->failed) return job;
     job.sets = sets;
     job.memory = memory;

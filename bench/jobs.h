@@ -12,6 +12,9 @@ namespace bench {
 struct Job {
     int sets = 0;
     std::function<twk_status(int set, twk_stream stream)> run;
+    // Largest difference of set 0's output from float64, over its first elements (a whole sample
+    // for norms); empty where the row has no check of its own besides the device tests.
+    std::function<double()> error;
     std::shared_ptr<void> memory; // owns the buffers
 };
 

@@ -193,6 +193,7 @@ double l2_read_rate(Timer *timer) {
 struct Result {
     Times cold, hot, copy_cold, copy_hot;
     twk_launch_info info = {};
+    double error = -1; // below zero: this row has no check of its own
 };
 
 bool measure_row(const Row &r, const Options &o, Timer *timer, Result *out) {
@@ -204,6 +205,7 @@ bool measure_row(const Row &r, const Options &o, Timer *timer, Result *out) {
     if (!run(0, timer->stream()) || cudaStreamSynchronize(timer->stream()) != cudaSuccess)
         return false;
     twk_last_launch(&out->info);
+    if (job.error) out->error = job.error();
     const int samples = o.quick ? 15 : 60;
     const double guess = predicted_seconds(r);
     return compare(timer, run, job.sets, peer, copy.sets(), true, guess, samples, &out->cold,
@@ -221,6 +223,11 @@ void print_row(const Row &r, const Result &m, FILE *json) {
            m.hot.median * 1e6, r.limit.c_str(), m.info.registers, m.info.shared);
     fflush(stdout);
     if (!json) return;
+    char error[32] = "null";
+    if (m.error >= 0)
+        snprintf(error, sizeof error, "%.3g", m.error);
+    else if (std::isnan(m.error))
+        snprintf(error, sizeof error, "\"nan\"");
     fprintf(
         json,
         "{\"kernel\":\"%s\",\"shape\":\"%s\",\"format\":\"%s\",\"layout\":\"nhwc\","
@@ -229,12 +236,12 @@ void print_row(const Row &r, const Result &m, FILE *json) {
         "\"percent_of_copy\":%.2f,\"predicted_percent\":%.0f,\"limit\":\"%s\",\"peer\":\"device "
         "copy of the same bytes\",\"peer_cold_us\":%.3f,\"peer_hot_us\":%.3f,\"launched\":\"%s\","
         "\"registers\":%d,\"local_bytes\":%d,\"shared_bytes\":%zu,\"blocks\":%u,\"cluster\":%u,"
-        "\"error_float64\":null}\n",
+        "\"error_float64\":%s}\n",
         r.name.c_str(), shape_of(r).c_str(), name_of(r.format), r.bytes, r.formula.c_str(),
         m.cold.median * 1e6, m.cold.p10 * 1e6, m.cold.p90 * 1e6, m.cold.n, m.hot.median * 1e6,
         rate / 1e9, percent, r.percent, r.limit.c_str(), m.copy_cold.median * 1e6,
         m.copy_hot.median * 1e6, m.info.kernel, m.info.registers, m.info.local_bytes, m.info.shared,
-        m.info.blocks, m.info.cluster);
+        m.info.blocks, m.info.cluster, error);
     fflush(json);
 }
 
