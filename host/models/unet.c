@@ -45,16 +45,17 @@ static tw_value resnet(unet *u, const char *scope, tw_value x, int64_t channels,
     const bool scale_shift = u->config->scale_shift;
     tw_value h = resampled(u, norm_act(u, scope, "norm1", x, TW_NONE), how);
     x = resampled(u, x, how);
-    h = conv3x3(u, scope, "conv1", h, channels, TW_INIT_UNIFORM);
+    if (tw_layer_channels(u->b, x) != channels)
+        x = tw_layer_conv2d(u->b, scope, "conv_shortcut", x, channels, 1,
+                            (tw_conv_options){.stride = 1}, TW_INIT_UNIFORM);
+    /* What a convolution is joined with comes before it, so that both can be one region. */
     tw_value time = tw_layer_linear(u->b, scope, "time_emb_proj", u->time,
                                     scale_shift ? 2 * channels : channels, TW_INIT_UNIFORM);
+    h = conv3x3(u, scope, "conv1", h, channels, TW_INIT_UNIFORM);
     if (!scale_shift) h = tw_plan_add_vector(u->plan, h, time);
     h = norm_act(u, scope, "norm2", h, scale_shift ? time : TW_NONE);
     h = tw_layer_dropout(u->b, h, u->in->rng, u->config->dropout);
     h = conv3x3(u, scope, "conv2", h, channels, TW_INIT_ZERO);
-    if (tw_layer_channels(u->b, x) != channels)
-        x = tw_layer_conv2d(u->b, scope, "conv_shortcut", x, channels, 1,
-                            (tw_conv_options){.stride = 1}, TW_INIT_UNIFORM);
     return tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
 }
 
