@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "io/file.h"
 #include "io/safetensors.h"
 #include "train/internal.h"
@@ -31,15 +33,37 @@ static int list_items(const tw_trainer *t, tw_state_item *items) {
     return n;
 }
 
+/* A 64-bit FNV-1a hash of the weights' names and places: vectors of another order must not be taken
+ * up. */
+static uint64_t layout(const tw_weights *weights) {
+    uint64_t h = UINT64_C(14695981039346656037);
+    for (int64_t i = 0; i < weights->count; i++) {
+        const tw_weight *w = &weights->items[i];
+        for (const char *c = w->name; *c; c++) h = (h ^ (uint8_t)*c) * UINT64_C(1099511628211);
+        for (int k = 0; k < 64; k += 8)
+            h = (h ^ (uint8_t)(w->offset >> k)) * UINT64_C(1099511628211);
+    }
+    return h;
+}
+
+/* Equal as JSON, however it is written. */
+static bool same_json(const char *a, const char *b) {
+    json_t *x = json_loads(a, 0, NULL), *y = json_loads(b, 0, NULL);
+    const bool same = x && y && json_equal(x, y);
+    json_decref(x);
+    json_decref(y);
+    return same;
+}
+
 /* What a run must have in common with the state that it takes up, as one text. `steps` may grow. */
 static void fingerprint(const tw_trainer *t, char *out, size_t size) {
     const tw_trainer_options *o = &t->options;
     snprintf(out, size,
              "batch_size=%" PRId64 " accumulate=%" PRId64 " seed=%" PRIu64
              " holdout=%.17g samples=%" PRId64 " antithetic=%d cond_dropout=%.17g flip=%.17g"
-             " weight=%d ema=%d",
+             " weight=%d ema=%d layout=%016" PRIx64,
              o->batch_size, o->accumulate, o->seed, o->holdout, t->data.count, o->antithetic != 0,
-             o->cond_dropout, o->flip, (int)o->weight, t->ema != NULL);
+             o->cond_dropout, o->flip, (int)o->weight, t->ema != NULL, layout(&t->model->weights));
 }
 
 static tw_status state_path(tw_context *ctx, const char *directory, char *out, size_t size) {
@@ -97,17 +121,18 @@ static tw_status check_metadata(tw_trainer *t, const tw_safetensors *st, const c
     if (!text || strcmp(text, FORMAT) != 0)
         return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: it is no training state of format " FORMAT,
                        path);
-    const struct {
-        const char *key, *want;
-    } same[] = {{"options", options},
-                {"model", tw_model_config(t->model)},
-                {"scheduler", tw_model_scheduler_config(t->model)}};
-    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
-        text = tw_safetensors_metadata(st, same[i].key);
-        if (!text || strcmp(text, same[i].want) != 0)
+    text = tw_safetensors_metadata(st, "options");
+    if (!text || strcmp(text, options) != 0)
+        return tw_fail(t->ctx, TW_ERROR_ARGUMENT,
+                       "%s: the state was saved with other options: \"%s\", now \"%s\"", path,
+                       text ? text : "", options);
+    const char *keys[] = {"model", "scheduler"};
+    const char *wanted[] = {tw_model_config(t->model), tw_model_scheduler_config(t->model)};
+    for (int i = 0; i < 2; i++) {
+        text = tw_safetensors_metadata(st, keys[i]);
+        if (!text || !same_json(text, wanted[i]))
             return tw_fail(t->ctx, TW_ERROR_ARGUMENT,
-                           "%s: the state was saved with another %s: \"%.160s\", now \"%.160s\"",
-                           path, same[i].key, text ? text : "", same[i].want);
+                           "%s: the state was saved with another %s configuration", path, keys[i]);
     }
     text = tw_safetensors_metadata(st, "step");
     char *end = NULL;

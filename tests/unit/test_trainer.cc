@@ -196,7 +196,9 @@ TEST_F(TrainerTest, ResumedRunsEqualUnbrokenOnesToTheBit) {
             tw_trainer_free(t);
             tw_model_free(m);
         }
-        tw_model *m = model(config, 77); /* other weights: all must come from the state */
+        /* Other weights, for all must come from the state; the same configuration, written
+         * otherwise. */
+        tw_model *m = model((std::string(config).insert(1, "\n ")).c_str(), 77);
         tw_trainer *t = trainer(m, d, o);
         ASSERT_EQ(tw_trainer_resume(t, dir.c_str()), TW_OK) << error();
         EXPECT_EQ(tw_trainer_step_count(t), 4);
@@ -402,7 +404,7 @@ TEST_F(TrainerTest, BadStatesAreRefusedAndChangeNothing) {
         {good.substr(0, good.size() - 5), 8, 9, "trainer.safetensors"},
         {"", 8, 9, "empty"},
         {renamed, 8, 9, "first_moment: expected"},
-        {good, 8, 10, "saved with another options"},
+        {good, 8, 10, "saved with other options"},
     };
     for (const Case &c : cases) {
         put(c.bytes);
@@ -418,6 +420,13 @@ TEST_F(TrainerTest, BadStatesAreRefusedAndChangeNothing) {
         tw_trainer_free(fresh);
     }
     put(good);
+    tw_model *other = model(R"({"_class_name": "TweedieMLP", "in_features": 2, "hidden": 32,
+                                "layers": 3, "act_fn": "relu"})");
+    t = trainer(other, d, small(8));
+    EXPECT_EQ(tw_trainer_resume(t, dir.c_str()), TW_ERROR_ARGUMENT);
+    EXPECT_NE(error().find("another model configuration"), std::string::npos) << error();
+    tw_trainer_free(t);
+    tw_model_free(other);
     t = trainer(m, d, small(8));
     EXPECT_NE(tw_trainer_resume(t, (dir + "/nowhere").c_str()), TW_OK);
     EXPECT_NE(tw_trainer_save(t, (path + "/below-a-file").c_str()), TW_OK);
