@@ -20,7 +20,8 @@ LOG = RESULTS / "verified.jsonl"
 KERNELS = {
     "wrappers": ["building blocks (shuffles, votes, copies, clusters, conversions)"],
     "noise": ["noise fill", "step counter"],
-    "sampler": ["fused DDIM update", "dynamic threshold", "general sampler update", "forward noising"],
+    "sampler": ["fused DDIM update", "dynamic threshold"],
+    "update": ["general sampler update", "forward noising"],
     "group_norm": ["GroupNorm forward", "GroupNorm backward"],
     "small": ["SiLU, ReLU, GELU", "add", "add vector", "dropout", "concat and split",
               "pool and nearest up", "layout and format", "uint8 image to tensor", "embedding",

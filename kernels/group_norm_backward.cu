@@ -214,6 +214,28 @@ struct ChipShared {
     GroupSlope *slopes;
 };
 
+// Adds the cluster's sums in the order of its blocks; the first block leaves them for the
+// parameters' gradients.
+template <typename T>
+TW_DEVICE void gather_sums(const twk_group_norm_args &a, const GnSlice &s, const ChipShared &m,
+                           int64_t n, int base_channel, int channels, ChannelSums *sums) {
+    for (int c = threadIdx.x; c < channels; c += gn_threads) {
+        ChannelSums all = m.mine[c];
+        if (s.cluster > 1) {
+            all = ChannelSums{0.0f, 0.0f};
+            for (int r = 0; r < s.cluster; r++) {
+                const ChannelSums part = cluster_map(m.mine, r)[c];
+                all.s1 += part.s1;
+                all.s2 += part.s2;
+            }
+        }
+        m.all[c] = all;
+        if (cluster_rank() != 0) continue;
+        sums[n * a.channels + base_channel + c] = all;
+        write_scale_shift<T>(a, n, base_channel + c, all);
+    }
+}
+
 // Work: a cluster of blocks takes a slice of whole groups of one sample and splits its pixels;
 // x and dy are copied to shared memory once and serve both the sums and dx.
 // Limit: device memory, one read of x and of dy and a write of dx.
@@ -271,21 +293,7 @@ __global__ void __launch_bounds__(gn_threads, 2)
         sync_cluster();
     else
         sync_block();
-    for (int c = threadIdx.x; c < channels; c += gn_threads) {
-        ChannelSums all = m.mine[c];
-        if (s.cluster > 1) {
-            all = ChannelSums{0.0f, 0.0f};
-            for (int r = 0; r < s.cluster; r++) {
-                const ChannelSums part = cluster_map(m.mine, r)[c];
-                all.s1 += part.s1;
-                all.s2 += part.s2;
-            }
-        }
-        m.all[c] = all;
-        if (rank != 0) continue;
-        sums[n * a.channels + base_channel + c] = all;
-        write_scale_shift<T>(a, n, base_channel + c, all);
-    }
+    gather_sums<T>(a, s, m, n, base_channel, channels, sums);
     // Nobody leaves while others may still read its sums.
     if (s.cluster > 1)
         sync_cluster();

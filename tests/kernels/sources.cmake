@@ -3,6 +3,7 @@ set(TW_KERNEL_TEST_FAMILIES
     wrappers
     noise
     sampler
+    update
     group_norm
     small
     optimizer
