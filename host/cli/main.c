@@ -140,8 +140,11 @@ static int dispatch(int argc, char **argv) {
  * the user has chosen. */
 static void shorten_spinning(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
-    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv);
-    /* Still here: it goes on as it is. */
+    char path[4096];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0 || setenv("GOMP_SPINCOUNT", "10000", 1) != 0) return;
+    path[length] = '\0';
+    execv(path, argv); /* comes back only if it fails: then things go on as they are */
 }
 
 int main(int argc, char **argv) {

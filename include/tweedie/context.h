@@ -39,7 +39,7 @@ typedef struct tw_context_options {
     size_t size;      /* sizeof(tw_context_options), set by the initialiser */
     tw_device device; /* AUTO: CUDA if there is one, else CPU */
     int threads;      /* CPU threads; 0: one per core available to the process. Where other programs
-                       * use the cores too, set GOMP_SPINCOUNT=1000 before the process starts */
+                       * use the cores too, set GOMP_SPINCOUNT=10000 before the process starts */
     tw_log_fn log;    /* null: warnings and errors go to no one */
     void *log_user;
     tw_log_level log_level;        /* nothing less important is reported */

@@ -171,6 +171,24 @@ TEST_F(Train, ALongerRunGoesOn) {
     expect_same_run("a", "b");
 }
 
+// Their configurations come back from run.json written otherwise.
+TEST_F(Train, PresetsResume) {
+    const std::string digits = TW_TEST_DIR "/../host/examples/digits/t10k-images-idx3-ubyte.gz";
+    for (const std::vector<std::string> &preset :
+         {std::vector<std::string>{"--preset", "mnist", "--data", digits, "--limit", "40"},
+          std::vector<std::string>{"--preset", "scurve"}}) {
+        const std::string out = preset[1];
+        std::vector<std::string> first = {"train"};
+        first.insert(first.end(), preset.begin(), preset.end());
+        for (const char *word : {"--batch-size", "2", "--steps", "1", "--validate-every", "0",
+                                 "--preview-every", "0", "--out"})
+            first.push_back(word);
+        first.push_back(out);
+        works(first);
+        works({"train", "--out", out, "--resume", "--steps", "2"});
+    }
+}
+
 TEST_F(Train, ARunIsNotOverwritten) {
     works(with({"--out", "a"}));
     const std::string before = state("a");
