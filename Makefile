@@ -5,19 +5,25 @@ PREFIX   ?= /usr/local
 JOBS     ?= $(shell nproc)
 export CTEST_OUTPUT_ON_FAILURE = 1
 
-.PHONY: all packages build demo test test-fast test-sanitize bench device-check install format clean
+.PHONY: all packages configure build command demo test test-fast test-sanitize bench device-check install tidy format clean
 
 all: build
 
 packages:
 	@.ci/packages
 
-build: packages
+configure: packages
 	@cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+
+build: configure
 	cmake --build $(BUILD) -j $(JOBS)
 
+# What a user needs: the libraries and the command, without tests and kernels.
+command: configure
+	cmake --build $(BUILD) -j $(JOBS) --target tweedie tweedie_shared tweedie_static
+
 # Trains on real digits and on the S-curve, samples, and leaves pictures in out/.
-demo: build
+demo: command
 	@sh host/examples/demo.sh $(BUILD)/host/tweedie out
 
 test: test-fast test-sanitize
@@ -31,15 +37,19 @@ test-sanitize: packages
 	ctest --test-dir $(SANITIZE) -j $(JOBS) -LE "slow|install"
 
 # On a GPU the kernels are measured; elsewhere the plan is printed: rows, bytes, floors, predictions.
-bench: build
+bench: configure
+	cmake --build $(BUILD) -j $(JOBS) --target kernel_bench
 	@$(BUILD)/bench/kernel_bench
 
 # Everything a machine with a GPU and nvcc can say about the kernels: make device-check OUT=dir
 device-check:
 	sh bench/device_check.sh "$(OUT)"
 
-install: build
+install: command
 	cmake --install $(BUILD) --prefix $(PREFIX)
+
+tidy: configure
+	git ls-files 'host/*.c' ':!host/examples' | xargs -P $(JOBS) -n 4 clang-tidy -p $(BUILD) --quiet
 
 format:
 	git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format -i

@@ -127,7 +127,7 @@ void tw_free(tw_context *ctx, void *memory) {
 char *tw_strdup(tw_context *ctx, const char *text) {
     size_t n = strlen(text);
     char *copy = tw_allocate(ctx, n + 1, 1);
-    if (copy) memcpy(copy, text, n);
+    if (copy) memcpy(copy, text, n + 1);
     return copy;
 }
 

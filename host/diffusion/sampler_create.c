@@ -127,7 +127,7 @@ static tw_status set_variance(tw_sampler *s) {
         return tw_fail(s->ctx, TW_ERROR_UNSUPPORTED,
                        "sampler: the model has no learned variance: it makes %lld channels, "
                        "expected %lld",
-                       (long long)s->out_channels, (long long)(2 * channels));
+                       (long long)s->out_channels, 2 * (long long)channels);
     return TW_OK;
 }
 

@@ -5,7 +5,7 @@ set -eu
 tweedie=$1
 out=$2
 data=$(dirname "$0")/digits/t10k-images-idx3-ubyte.gz
-steps=${TW_DEMO_STEPS:-400}
+steps=${TW_DEMO_STEPS:-300}
 rm -rf "$out/scurve" "$out/digits"
 mkdir -p "$out"
 

@@ -140,7 +140,8 @@ static tw_value unary(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, tw
 }
 
 tw_value tw_plan_activation(tw_plan *plan, tw_value x, tw_activation_kind kind) {
-    if (plan && (int)kind != TW_SILU && kind != TW_RELU && kind != TW_GELU)
+    if (!plan) return TW_NONE;
+    if ((int)kind != TW_SILU && kind != TW_RELU && kind != TW_GELU)
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT, "activation: unknown kind %d", (int)kind);
     tw_op_attr attr = {.act = {(int)kind}};
     return unary(plan, TW_OP_ACT, &attr, x);
@@ -297,7 +298,8 @@ tw_value tw_plan_embedding(tw_plan *plan, tw_value table, tw_value index) {
 tw_value tw_plan_time_embedding(tw_plan *plan, tw_value t, int64_t dim, tw_time_options o) {
     const char *what = "time_embedding";
     if (!have(plan, what, &t, 1) || !real_rank(plan, what, "t", t, 1)) return TW_NONE;
-    if (dim < 2 || dim > 1 << 20 || !(o.max_period > 0) || (double)(dim / 2) <= o.freq_shift)
+    const int64_t half = dim / 2;
+    if (dim < 2 || dim > 1 << 20 || !(o.max_period > 0) || o.freq_shift >= (double)half)
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT,
                             "time_embedding: a width of %lld with frequency shift %g",
                             (long long)dim, o.freq_shift);
@@ -340,7 +342,8 @@ tw_value tw_plan_attention(tw_plan *plan, tw_value q, tw_value k, tw_value v, tw
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT,
                             "attention: %lld channels cannot be split into %d heads",
                             (long long)dq.dim[2], heads);
-    if (scale == 0) scale = 1.0 / sqrt((double)(dq.dim[2] / heads));
+    const int64_t head_size = dq.dim[2] / heads;
+    if (scale == 0) scale = 1.0 / sqrt((double)head_size);
     tw_op_attr attr = {.attention = {heads, scale}};
     tw_desc lse = {plan->precision, 3, {dq.dim[0], heads, dq.dim[1], 0}};
     tw_value out[2] = {tw_plan_new(plan, dq), tw_plan_new(plan, lse)};

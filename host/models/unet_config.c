@@ -174,8 +174,8 @@ static tw_status read_time(const tw_json *json, tw_unet_config *c) {
     c->flip = true;
     TW_TRY(tw_json_get_double(json, "freq_shift", &c->freq_shift));
     TW_TRY(tw_json_get_bool(json, "flip_sin_to_cos", &c->flip));
-    const double half = (double)(c->channels[0] / 2);
-    if (kind == TW_TIME_POSITIONAL && !(half > c->freq_shift))
+    const int64_t half = c->channels[0] / 2;
+    if (kind == TW_TIME_POSITIONAL && !((double)half > c->freq_shift))
         return tw_fail(json->ctx, TW_ERROR_FORMAT,
                        "%s: freq_shift: %g leaves no frequency for block_out_channels[0] = %lld; "
                        "expected less than %g",
