@@ -179,7 +179,7 @@ static tw_status read_time(const tw_json *json, tw_unet_config *c) {
         return tw_fail(json->ctx, TW_ERROR_FORMAT,
                        "%s: freq_shift: %g leaves no frequency for block_out_channels[0] = %lld; "
                        "expected less than %g",
-                       json->name, c->freq_shift, (long long)c->channels[0], half);
+                       json->name, c->freq_shift, (long long)c->channels[0], (double)half);
     if (kind != TW_TIME_LEARNED) return TW_OK;
     TW_TRY(get_optional(json, "num_train_timesteps", 1, MAX_COUNT, &c->time_steps));
     if (c->time_steps > 0) return TW_OK;
