@@ -1,3 +1,4 @@
+/* Failing, logging and allocating. */
 #include "core/context.h"
 
 #include <stdarg.h>
@@ -5,9 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/backend.h"
 #include "core/checked.h"
-#include "core/threads.h"
 
 static _Thread_local char thread_error[TW_ERROR_TEXT];
 
@@ -99,10 +98,10 @@ static void libc_release(void *user, void *memory) {
     free(memory);
 }
 
-static const tw_allocator libc_allocator = {libc_allocate, libc_release, NULL};
+const tw_allocator tw_libc_allocator = {libc_allocate, libc_release, NULL};
 
 void *tw_allocate(tw_context *ctx, size_t count, size_t size) {
-    const tw_allocator *a = ctx ? &ctx->allocator : &libc_allocator;
+    const tw_allocator *a = ctx ? &ctx->allocator : &tw_libc_allocator;
     size_t bytes;
     if (!tw_mul_size(count, size, &bytes)) {
         tw_fail(ctx, TW_ERROR_MEMORY, "%zu elements of %zu bytes do not fit an address", count,
@@ -120,7 +119,7 @@ void *tw_allocate(tw_context *ctx, size_t count, size_t size) {
 
 void tw_free(tw_context *ctx, void *memory) {
     if (!memory) return;
-    const tw_allocator *a = ctx ? &ctx->allocator : &libc_allocator;
+    const tw_allocator *a = ctx ? &ctx->allocator : &tw_libc_allocator;
     a->release(a->user, memory);
 }
 
@@ -131,77 +130,10 @@ char *tw_strdup(tw_context *ctx, const char *text) {
     return copy;
 }
 
-tw_status tw_context_create(const tw_context_options *options, tw_context **out) {
-    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
-    if (!out) return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: no place for the result");
-    *out = NULL;
-    if (options) {
-        if (options->size < sizeof(size_t) + sizeof(tw_device) || options->size > sizeof o)
-            return tw_fail(NULL, TW_ERROR_ARGUMENT,
-                           "context: options of %zu bytes; use TW_CONTEXT_OPTIONS_INIT",
-                           options->size);
-        memcpy(&o, options, options->size);
-    }
-    if (o.threads < 0 || o.threads > 4096)
-        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: threads: expected 0 to 4096, got %d",
-                       o.threads);
-    if (o.device != TW_DEVICE_AUTO && o.device != TW_DEVICE_CPU && o.device != TW_DEVICE_CUDA)
-        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: unknown device %d", (int)o.device);
-    if (o.device == TW_DEVICE_CUDA)
-        return tw_fail(NULL, TW_ERROR_DEVICE,
-                       "context: device cuda: this build runs on the CPU only; use auto or cpu");
-    const tw_allocator *a = o.allocator ? o.allocator : &libc_allocator;
-    if (!a->allocate || !a->release)
-        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
-    tw_context *ctx = a->allocate(a->user, sizeof *ctx, 64);
-    if (!ctx) return tw_fail(NULL, TW_ERROR_MEMORY, "context: out of memory");
-    memset(ctx, 0, sizeof *ctx);
-    ctx->allocator = *a;
-    ctx->log = o.log;
-    ctx->log_user = o.log_user;
-    ctx->log_level = o.log_level;
-    ctx->poison = o.poison != 0;
-    int threads = o.threads ? o.threads : tw_threads_available();
-    tw_status s =
-        tw_backend_cpu_create(ctx, threads, o.provider ? o.provider : "auto", &ctx->backend);
-    if (s != TW_OK) {
-        tw_fail(NULL, s, "context: %s", ctx->error);
-        tw_context_free(ctx);
-        return s;
-    }
-    snprintf(ctx->device_name, sizeof ctx->device_name, "CPU, %d thread%s", threads,
-             threads == 1 ? "" : "s");
-    *out = ctx;
-    return TW_OK;
-}
-
-void tw_context_free(tw_context *ctx) {
-    if (!ctx) return;
-    if (ctx->backend) ctx->backend->destroy(ctx->backend);
-    tw_allocator a = ctx->allocator;
-    a.release(a.user, ctx);
-}
-
 const char *tw_context_error(const tw_context *ctx) {
     return ctx ? ctx->error : thread_error;
 }
 
 const char *tw_context_device_name(const tw_context *ctx) {
     return ctx ? ctx->device_name : "";
-}
-
-tw_device tw_context_device(const tw_context *ctx) {
-    return ctx ? ctx->backend->device : TW_DEVICE_AUTO;
-}
-
-int tw_context_threads(const tw_context *ctx) {
-    return ctx ? ctx->backend->threads : 0;
-}
-
-const char *tw_context_provider(const tw_context *ctx, int index) {
-    if (!ctx || index < 0) return NULL;
-    const tw_provider *const *p = ctx->backend->providers;
-    for (int i = 0; p[i]; i++)
-        if (i == index) return p[i]->name;
-    return NULL;
 }

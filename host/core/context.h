@@ -32,6 +32,9 @@ tw_status tw_fail_prefix(tw_context *ctx, tw_status status, const char *format, 
     TW_PRINTF(3, 4);
 void tw_log(tw_context *ctx, tw_log_level level, const char *format, ...) TW_PRINTF(3, 4);
 
+/* The C library's memory. */
+extern const tw_allocator tw_libc_allocator;
+
 /* Host memory through the context's allocator (the C library's for a null context). Zeroed,
  * aligned to 64 bytes. On failure null, with the error recorded. tw_free takes null. */
 void *tw_allocate(tw_context *ctx, size_t count, size_t size);

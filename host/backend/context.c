@@ -1,0 +1,74 @@
+/* Making a context: its device is a backend. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "core/context.h"
+#include "core/threads.h"
+
+tw_status tw_context_create(const tw_context_options *options, tw_context **out) {
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    if (!out) return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: no place for the result");
+    *out = NULL;
+    if (options) {
+        if (options->size < sizeof(size_t) + sizeof(tw_device) || options->size > sizeof o)
+            return tw_fail(NULL, TW_ERROR_ARGUMENT,
+                           "context: options of %zu bytes; use TW_CONTEXT_OPTIONS_INIT",
+                           options->size);
+        memcpy(&o, options, options->size);
+    }
+    if (o.threads < 0 || o.threads > 4096)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: threads: expected 0 to 4096, got %d",
+                       o.threads);
+    if (o.device != TW_DEVICE_AUTO && o.device != TW_DEVICE_CPU && o.device != TW_DEVICE_CUDA)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: unknown device %d", (int)o.device);
+    if (o.device == TW_DEVICE_CUDA)
+        return tw_fail(NULL, TW_ERROR_DEVICE,
+                       "context: device cuda: this build runs on the CPU only; use auto or cpu");
+    const tw_allocator *a = o.allocator ? o.allocator : &tw_libc_allocator;
+    if (!a->allocate || !a->release)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
+    tw_context *ctx = a->allocate(a->user, sizeof *ctx, 64);
+    if (!ctx) return tw_fail(NULL, TW_ERROR_MEMORY, "context: out of memory");
+    memset(ctx, 0, sizeof *ctx);
+    ctx->allocator = *a;
+    ctx->log = o.log;
+    ctx->log_user = o.log_user;
+    ctx->log_level = o.log_level;
+    ctx->poison = o.poison != 0;
+    int threads = o.threads ? o.threads : tw_threads_available();
+    tw_status s =
+        tw_backend_cpu_create(ctx, threads, o.provider ? o.provider : "auto", &ctx->backend);
+    if (s != TW_OK) {
+        tw_fail(NULL, s, "context: %s", ctx->error);
+        tw_context_free(ctx);
+        return s;
+    }
+    snprintf(ctx->device_name, sizeof ctx->device_name, "CPU, %d thread%s", threads,
+             threads == 1 ? "" : "s");
+    *out = ctx;
+    return TW_OK;
+}
+
+void tw_context_free(tw_context *ctx) {
+    if (!ctx) return;
+    if (ctx->backend) ctx->backend->destroy(ctx->backend);
+    tw_allocator a = ctx->allocator;
+    a.release(a.user, ctx);
+}
+
+tw_device tw_context_device(const tw_context *ctx) {
+    return ctx ? ctx->backend->device : TW_DEVICE_AUTO;
+}
+
+int tw_context_threads(const tw_context *ctx) {
+    return ctx ? ctx->backend->threads : 0;
+}
+
+const char *tw_context_provider(const tw_context *ctx, int index) {
+    if (!ctx || index < 0) return NULL;
+    const tw_provider *const *p = ctx->backend->providers;
+    for (int i = 0; p[i]; i++)
+        if (i == index) return p[i]->name;
+    return NULL;
+}
