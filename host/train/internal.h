@@ -44,6 +44,9 @@ tw_status tw_trainer_build_micro(tw_trainer *trainer);
 tw_status tw_trainer_build_update(tw_trainer *trainer);
 tw_status tw_trainer_build_validation(tw_trainer *trainer, bool ema, tw_loss_plan *out);
 
+/* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
+tw_status tw_trainer_rewind(tw_trainer *trainer);
+
 /* The learning rate of step `step` (0 is the first). */
 double tw_learning_rate(const tw_trainer_options *options, int64_t step);
 

@@ -178,9 +178,6 @@ tw_status tw_trainer_resume(tw_trainer *t, const char *directory) {
     tw_safetensors_close(st);
     if (s != TW_OK) return s;
     /* The rest follows from the step: the batches and the noise are addressed by number. */
-    int64_t micro_steps = step * t->options.accumulate;
     t->step = step;
-    int64_t rng[4] = {(int64_t)t->options.seed, 0, micro_steps, 0};
-    TW_TRY(tw_plan_write(t->micro.plan, t->micro.rng, rng, sizeof rng));
-    return tw_loader_seek(t->loader, micro_steps * t->options.batch_size);
+    return tw_trainer_rewind(t);
 }

@@ -99,11 +99,18 @@ static tw_status make_loaders(tw_trainer *t) {
     return tw_loader_create(t->ctx, t->dataset, &o, &t->held_out);
 }
 
-static tw_status write_rng(tw_trainer *t, tw_loss_plan *p, uint64_t seed, int64_t sample,
-                           int64_t step) {
-    (void)t;
+static tw_status write_rng(tw_loss_plan *p, uint64_t seed, int64_t sample, int64_t step) {
     int64_t rng[4] = {(int64_t)seed, sample, step, 0};
     return tw_plan_write(p->plan, p->rng, rng, sizeof rng);
+}
+
+tw_status tw_trainer_rewind(tw_trainer *t) {
+    tw_backend *b = t->ctx->backend;
+    const int64_t micro_steps = t->step * t->options.accumulate;
+    TW_TRY(b->fill(b, t->gradients, 0, (size_t)t->model->weights.total * sizeof(float)));
+    TW_TRY(b->fill(b, t->loss, 0, sizeof(float)));
+    TW_TRY(write_rng(&t->micro, t->options.seed, 0, micro_steps));
+    return tw_loader_seek(t->loader, micro_steps * t->options.batch_size);
 }
 
 tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
@@ -130,7 +137,7 @@ tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
     if (s == TW_OK) s = make_loaders(t);
     if (s == TW_OK) s = tw_trainer_build_micro(t);
     if (s == TW_OK) s = tw_trainer_build_update(t);
-    if (s == TW_OK) s = write_rng(t, &t->micro, o.seed, 0, 0);
+    if (s == TW_OK) s = write_rng(&t->micro, o.seed, 0, 0);
     if (s != TW_OK) {
         tw_trainer_free(t);
         return s;
@@ -192,8 +199,12 @@ tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: step: all %lld steps are done",
                        (long long)o->steps);
     for (int64_t i = 0; i < o->accumulate; i++) {
-        TW_TRY(feed(t, t->loader, &t->micro));
-        TW_TRY(tw_plan_run(t->micro.plan));
+        tw_status s = feed(t, t->loader, &t->micro);
+        if (s == TW_OK) s = tw_plan_run(t->micro.plan);
+        if (s != TW_OK) {
+            tw_trainer_rewind(t); /* the step can be asked for again */
+            return s;
+        }
     }
     double lr = tw_learning_rate(o, t->step);
     const float hyper[TW_HYPER_COUNT] = {
@@ -237,7 +248,7 @@ tw_status tw_trainer_validate(tw_trainer *t, int ema, int64_t limit, double *los
     tw_status s = TW_OK;
     for (int64_t first = 0; first < total && s == TW_OK; first += batch) {
         s = feed(t, t->held_out, p);
-        if (s == TW_OK) s = write_rng(t, p, t->options.seed ^ TW_VALIDATION_SEED, first, 0);
+        if (s == TW_OK) s = write_rng(p, t->options.seed ^ TW_VALIDATION_SEED, first, 0);
         if (s == TW_OK) s = tw_plan_run(p->plan);
         if (s == TW_OK)
             s = tw_plan_read(p->plan, p->per_sample, terms, (size_t)batch * sizeof *terms);

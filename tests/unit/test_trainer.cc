@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include <tweedie/tweedie.h>
 extern "C" {
 #include "core/philox.h"
+#include "data/dataset.h"
 #include "train/internal.h"
 }
 
@@ -208,6 +210,46 @@ TEST_F(TrainerTest, ResumedRunsEqualUnbrokenOnesToTheBit) {
         tw_trainer_free(t);
         tw_model_free(m);
         tw_dataset_free(d);
+    }
+}
+
+std::atomic<int> readable; // samples that can still be read
+tw_status (*real_read)(const tw_dataset *, int64_t, float *, int32_t *, char *);
+tw_status failing_read(const tw_dataset *d, int64_t index, float *out, int32_t *label, char *text) {
+    if (readable-- > 0) return real_read(d, index, out, label, text);
+    std::snprintf(text, TW_DATASET_ERROR_TEXT, "the disk is gone");
+    return TW_ERROR_IO;
+}
+
+TEST_F(TrainerTest, AFailedStepCanBeAskedForAgain) {
+    tw_trainer_options o = small(2);
+    o.accumulate = 2;
+    double want = 0;
+    for (int broken = 0; broken < 2; broken++) {
+        tw_model *m = model(kMlp);
+        tw_dataset *d = scurve();
+        real_read = d->read;
+        readable = 24; /* the first of two batches, and half of the second */
+        if (broken) d->read = failing_read;
+        tw_trainer *t = trainer(m, d, o);
+        if (broken) {
+            EXPECT_EQ(tw_trainer_step(t, nullptr), TW_ERROR_IO);
+            EXPECT_NE(error().find("the disk is gone"), std::string::npos) << error();
+            EXPECT_EQ(tw_trainer_step_count(t), 0);
+            readable = 1 << 20;
+            tw_train_metrics metrics = {};
+            metrics.size = sizeof metrics;
+            tw_status s = tw_trainer_step(t, &metrics);
+            /* The loader may have met the failure once more on its way ahead. */
+            if (s == TW_ERROR_IO) s = tw_trainer_step(t, &metrics);
+            ASSERT_EQ(s, TW_OK) << error();
+            EXPECT_EQ(metrics.loss, want);
+        } else {
+            want = step(t).loss;
+        }
+        tw_trainer_free(t);
+        tw_dataset_free(d);
+        tw_model_free(m);
     }
 }
 
