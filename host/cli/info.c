@@ -9,6 +9,7 @@
 #include "cli/head.h"
 
 static const cli_option options[] = {
+    CLI_GROUP("Options"),
     {"model", CLI_TEXT, "DIR", 0, 0, NULL, "describe this model instead of the build"},
     {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "weights diffusion_pytorch_model.NAME.safetensors"},
     {"json", CLI_FLAG, NULL, 0, 0, NULL, "print JSON"},
@@ -122,9 +123,14 @@ static int run(const cli_args *args) {
     return rc;
 }
 
-const cli_command cli_info_command = {"info",
-                                      "says what this build, or a model, is",
-                                      "tweedie info [--model DIR] [--json]",
-                                      options,
-                                      NULL,
-                                      run};
+static const cli_example examples[] = {
+    {"what this build runs on", "tweedie info"},
+    {"what a model is, for a script", "tweedie info --model run --json"},
+    {NULL, NULL}};
+
+const cli_command cli_info_command = {.name = "info",
+                                      .summary = "says what this build, or a model, is",
+                                      .usage = "tweedie info [--model DIR] [--json]",
+                                      .options = options,
+                                      .examples = examples,
+                                      .run = run};

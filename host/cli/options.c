@@ -78,7 +78,7 @@ static void choices_in_words(const char *choices, char *out, size_t size) {
 
 static int find(const cli_command *command, const char *name, size_t length) {
     for (int i = 0; command->options[i].name; i++)
-        if (strlen(command->options[i].name) == length &&
+        if (command->options[i].type != CLI_HEADING && strlen(command->options[i].name) == length &&
             memcmp(command->options[i].name, name, length) == 0)
             return i;
     return -1;
@@ -135,6 +135,7 @@ static int unknown_option(const cli_command *command, const char *word, size_t l
     const char *closest = NULL;
     int best = 3;
     for (int i = 0; command->options[i].name; i++) {
+        if (command->options[i].type == CLI_HEADING) continue;
         const int d = cli_distance(name, command->options[i].name);
         /* One edit in a name of two letters is another name. */
         if (d < best && d < (int)strlen(name)) {
@@ -149,6 +150,12 @@ static int unknown_option(const cli_command *command, const char *word, size_t l
                      command->name);
 }
 
+static const char *first_name(const cli_command *command) {
+    const cli_option *o = command->options;
+    while (o->type == CLI_HEADING) o++;
+    return o->name;
+}
+
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) {
     memset(out, 0, sizeof *out);
     out->command = command;
@@ -161,7 +168,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) 
         const char *word = argv[i];
         if (strncmp(word, "--", 2) != 0 || !word[2])
             return cli_usage("%s: expected an option such as --%s, got \"%s\"", command->name,
-                             command->options[0].name, word);
+                             first_name(command), word);
         const char *name = word + 2, *equals = strchr(name, '=');
         const size_t length = equals ? (size_t)(equals - name) : strlen(name);
         const int index = find(command, name, length);
@@ -252,10 +259,14 @@ int cli_check_int(const cli_args *args, const char *name, int64_t low, int64_t h
 }
 
 void cli_print_help(FILE *file, const cli_command *command) {
-    fprintf(file, "tweedie %s: %s\n\nUsage: %s\n\nOptions:\n", command->name, command->summary,
+    fprintf(file, "tweedie %s: %s\n\nUsage: %s\n\n", command->name, command->summary,
             command->usage);
     for (int i = 0; command->options[i].name; i++) {
         const cli_option *o = &command->options[i];
+        if (o->type == CLI_HEADING) {
+            fprintf(file, "%s%s:\n", i ? "\n" : "", o->name);
+            continue;
+        }
         char left[128];
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "",
                  o->value ? o->value : "");

@@ -8,11 +8,12 @@
 #include <stdio.h>
 
 typedef enum cli_type {
-    CLI_FLAG,  /* takes no value */
-    CLI_TEXT,  /* any text but the empty one */
-    CLI_INT,   /* a whole number from low to high */
-    CLI_REAL,  /* a number from low to high */
-    CLI_CHOICE /* one of the words in `value`, which "|" separates */
+    CLI_FLAG,   /* takes no value */
+    CLI_TEXT,   /* any text but the empty one */
+    CLI_INT,    /* a whole number from low to high */
+    CLI_REAL,   /* a number from low to high */
+    CLI_CHOICE, /* one of the words in `value`, which "|" separates */
+    CLI_HEADING /* no option: `name` stands over the rows that follow, up to the next heading */
 } cli_type;
 
 typedef struct cli_option {
@@ -24,16 +25,25 @@ typedef struct cli_option {
     const char *help;
 } cli_option;
 
+#define CLI_GROUP(title)                                                                           \
+    { title, CLI_HEADING, NULL, 0, 0, NULL, NULL }
+
 struct cli_args;
+
+typedef struct cli_example {
+    const char *what;    /* it does, in a few words */
+    const char *command; /* to copy */
+} cli_example;
 
 typedef struct cli_command {
     const char *name, *summary, *usage;
-    const cli_option *options; /* ends with a null name */
-    const char *notes;         /* under the options in the help; may be null */
+    const cli_option *options;   /* ends with a null name */
+    const char *notes;           /* under the options in the help; may be null */
+    const cli_example *examples; /* end with a null command; one at least */
     int (*run)(const struct cli_args *args);
 } cli_command;
 
-#define CLI_MAX_OPTIONS 64
+#define CLI_MAX_OPTIONS 96 /* headings too */
 
 /* Where a value came from. A later one is never replaced by an earlier one. */
 typedef enum cli_source {

@@ -85,7 +85,7 @@ static int take_options(cli_args *args, cli_run *run, const json_t *options, con
 /* What was given again on the command line must be what the run has. */
 static int check_unchanged(const cli_args *args, const cli_run *run) {
     for (const cli_option *o = args->command->options; o->name; o++) {
-        if (is_of_the_call(o->name) || may_change(o->name)) continue;
+        if (o->type == CLI_HEADING || is_of_the_call(o->name) || may_change(o->name)) continue;
         if (cli_source_of(args, o->name) != CLI_FROM_USER) continue;
         const char *old = json_string_value(json_object_get(run->texts, o->name));
         if (!old || !same_value(o, cli_text(args, o->name), old))

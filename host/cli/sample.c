@@ -15,10 +15,13 @@
 #define NO_LIMIT 9e15
 
 static const cli_option options[] = {
+    CLI_GROUP("Model and output"),
     {"model", CLI_TEXT, "DIR", 0, 0, NULL, "a diffusers directory, or a run of `tweedie train`"},
     {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "weights diffusion_pytorch_model.NAME.safetensors"},
     {"out", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: one picture; x.npy: float32; else a folder"},
     {"n", CLI_INT, "N", 1, 1e9, NULL, "samples [64 images, 3000 points]"},
+    {"trajectory", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: a strip from noise to data; x.npy: all"},
+    CLI_GROUP("Sampler"),
     {"sampler", CLI_CHOICE, "ddim|ddpm", 0, 0, "ddim", "DDIM, or ancestral DDPM"},
     {"steps", CLI_INT, "S", 0, -1, "50", "sampling steps, at most the model's T"},
     {"eta", CLI_REAL, "X", 0, 1, "0", "noise of DDIM; 1: as DDPM"},
@@ -26,19 +29,22 @@ static const cli_option options[] = {
      "of DDPM [what the model says]"},
     {"spacing", CLI_CHOICE, "leading|trailing|linspace|uniform|quadratic|ddpm", 0, 0, NULL,
      "of the steps [what the model says, or leading]"},
-    {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "of the noise"},
-    {"first-sample", CLI_INT, "N", 0, NO_LIMIT, "0", "index of the first sample in the noise"},
+    CLI_GROUP("Classes"),
     {"class", CLI_TEXT, "K|A-B|all", 0, 0, NULL, "labels, in turn [all]"},
     {"guidance", CLI_REAL, "W", 0, 1e3, "1", "classifier-free guidance; 1: none"},
+    CLI_GROUP("Clipping of the predicted x0"),
     {"clip", CLI_CHOICE, "none|range|dynamic", 0, 0, NULL, "x0 [what the model says]"},
     {"clip-range", CLI_REAL, "R", 1e-6, 1e6, "1", "bound of --clip range"},
     {"clip-quantile", CLI_REAL, "Q", 0.5, 1, "0.995", "of --clip dynamic"},
     {"clip-max", CLI_REAL, "R", 1, 1e6, "1", "bound of --clip dynamic"},
     {"rederive-epsilon", CLI_FLAG, NULL, 0, 0, NULL, "epsilon again from the clipped x0"},
+    CLI_GROUP("Noise"),
+    {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "of the noise"},
+    {"first-sample", CLI_INT, "N", 0, NO_LIMIT, "0", "index of the first sample in the noise"},
     {"noise", CLI_TEXT, "FILE.npy", 0, 0, NULL, "the starting x_T, as .npy outputs are laid out"},
+    CLI_GROUP("Machine"),
     {"max-batch", CLI_INT, "N", 1, 1048576, NULL,
      "samples at a time; changes no sample [64 images, 4096 points]"},
-    {"trajectory", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: a strip from noise to data; x.npy: all"},
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
@@ -330,10 +336,19 @@ static int run(const cli_args *args) {
     return rc;
 }
 
+static const cli_example examples[] = {
+    {"sixty digits in ten columns",
+     "tweedie sample --model run --out digits.png --n 60 --class 0-9"},
+    {"arrays for another program, twenty steps",
+     "tweedie sample --model run --out samples.npy --n 1000 --steps 20"},
+    {NULL, NULL}};
+
 const cli_command cli_sample_command = {
-    "sample",
-    "draws samples from a model",
-    "tweedie sample --model DIR --out PATH [--option VALUE ...]",
-    options,
-    "The noise of a sample depends on the seed and the sample's index alone, not on --max-batch.",
-    run};
+    .name = "sample",
+    .summary = "draws samples from a model",
+    .usage = "tweedie sample --model DIR --out PATH [--option VALUE ...]",
+    .options = options,
+    .notes = "The noise of a sample depends on the seed and the sample's index alone, not on "
+             "--max-batch.",
+    .examples = examples,
+    .run = run};

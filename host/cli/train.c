@@ -15,14 +15,21 @@
 #define NO_LIMIT 9e15
 
 static const cli_option options[] = {
+    CLI_GROUP("Network"),
     {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL, "network, schedule and option values"},
     {"config", CLI_TEXT, "FILE.json", 0, 0, NULL, "the same from a file, such as a run.json"},
+    CLI_GROUP("Data"),
     {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "scurve, an IDX file of images (.gz too) or an .npy"},
     {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy; found beside an IDX file"},
     {"limit", CLI_INT, "N", 0, NO_LIMIT, "0", "use the first N samples; 0: all"},
+    {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
+    {"holdout", CLI_REAL, "P", 0, 0.5, "0", "part of the data kept for validation"},
+    CLI_GROUP("Run"),
     {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics.jsonl, previews"},
     {"resume", CLI_FLAG, NULL, 0, 0, NULL, "continue the run in --out"},
     {"steps", CLI_INT, "N", 1, 1e9, "1000", "optimizer steps of the whole run"},
+    {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "of weights, noise and order"},
+    CLI_GROUP("Optimizer"),
     {"batch-size", CLI_INT, "N", 1, 65536, "64", "samples of one micro-step"},
     {"accumulate", CLI_INT, "N", 1, 65536, "1", "micro-steps of one optimizer step"},
     {"lr", CLI_REAL, "X", 0, 1e3, "1e-3", "learning rate"},
@@ -32,17 +39,17 @@ static const cli_option options[] = {
     {"clip-norm", CLI_REAL, "X", 0, 1e300, "1", "bound of the gradient's norm; 0: none"},
     {"ema", CLI_REAL, "X", 0, 0.9999999, "0.999", "decay of the averaged weights; 0: none"},
     {"ema-warmup", CLI_CHOICE, "on|off", 0, 0, "on", "lower decay in the first steps"},
+    CLI_GROUP("Loss"),
     {"loss-weight", CLI_CHOICE, "simple|min-snr", 0, 0, "simple", "weight of a time step's loss"},
     {"snr-gamma", CLI_REAL, "X", 1e-6, 1e6, "5", "bound of min-snr"},
     {"antithetic", CLI_FLAG, NULL, 0, 0, NULL, "draw time steps in pairs t, T-1-t"},
     {"cond-dropout", CLI_REAL, "P", 0, 1, "0", "part of the labels replaced by the empty one"},
-    {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
-    {"holdout", CLI_REAL, "P", 0, 0.5, "0", "part of the data kept for validation"},
-    {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "of weights, noise and order"},
+    CLI_GROUP("Saves and reports"),
     {"save-every", CLI_INT, "N", 0, 1e9, "500", "steps between saves; 0: only at the end"},
     {"preview-every", CLI_INT, "N", 0, 1e9, "0", "steps between pictures of samples; 0: none"},
     {"validate-every", CLI_INT, "N", 0, 1e9, "0", "steps between validations; 0: none"},
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
+    CLI_GROUP("Machine"),
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
     {"precision", CLI_CHOICE, "fp32", 0, 0, "fp32", "of the network"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
@@ -207,13 +214,20 @@ static int run_train(const cli_args *given) {
     return rc;
 }
 
-const cli_command cli_train_command = {"train",
-                                       "trains a model on a data set",
-                                       "tweedie train --preset NAME | --config FILE.json  --data "
-                                       "SOURCE --out DIR [--option VALUE ...]\n"
-                                       "       tweedie train --out DIR --resume",
-                                       options,
-                                       "The model (averaged weights) is written into --out as "
-                                       "diffusers writes it. Ctrl-C finishes the\n"
-                                       "step and saves; --resume goes on to the same numbers.",
-                                       run_train};
+static const cli_example examples[] = {
+    {"points on an S-curve, in half a minute", "tweedie train --preset scurve --out run"},
+    {"digits", "tweedie train --preset mnist --data t10k-images-idx3-ubyte.gz --out run"},
+    {"go on after Ctrl-C", "tweedie train --out run --resume"},
+    {NULL, NULL}};
+
+const cli_command cli_train_command = {
+    .name = "train",
+    .summary = "trains a model on a data set",
+    .usage = "tweedie train --preset NAME | --config FILE.json  --data SOURCE --out DIR "
+             "[--option VALUE ...]\n"
+             "       tweedie train --out DIR --resume",
+    .options = options,
+    .notes = "The model (averaged weights) is written into --out as diffusers writes it. Ctrl-C "
+             "finishes the step and saves; --resume goes on to the same numbers.",
+    .examples = examples,
+    .run = run_train};
