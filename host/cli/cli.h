@@ -21,8 +21,12 @@ int cli_context(const cli_args *args, tw_context **out);
 const cli_command *cli_command_at(int index);
 const cli_command *cli_command_find(const char *name);
 
+/* The line for a word that is no command, with the nearest one; 2. */
+int cli_unknown_command(const char *word);
+
 extern const cli_command cli_info_command;
 extern const cli_command cli_train_command;
 extern const cli_command cli_sample_command;
+extern const cli_command cli_help_command;
 
 #endif

@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/help.h"
 #include "cli/progress.h"
 
 static const cli_command *const commands[] = {&cli_info_command, &cli_train_command,
-                                              &cli_sample_command, NULL};
+                                              &cli_sample_command, &cli_help_command, NULL};
 
 const cli_command *cli_command_at(int index) {
     return commands[index];
@@ -76,18 +77,7 @@ int cli_context(const cli_args *args, tw_context **out) {
     return status == TW_OK ? CLI_OK : cli_fail_status(NULL, status);
 }
 
-static void print_overview(FILE *file) {
-    fprintf(file,
-            "tweedie %s: trains diffusion models and samples from them\n\n"
-            "Usage: tweedie COMMAND [--option VALUE ...]\n\nCommands:\n",
-            tw_version());
-    for (int i = 0; commands[i]; i++)
-        fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(file, "  %-10s %s\n", "help", "print this text, or a command's options");
-    fprintf(file, "\n`tweedie --version` prints the version.\n");
-}
-
-static int unknown_command(const char *word) {
+int cli_unknown_command(const char *word) {
     const char *closest = NULL;
     int best = 3;
     for (int i = 0; commands[i]; i++) {
@@ -101,29 +91,16 @@ static int unknown_command(const char *word) {
     return cli_usage("unknown command \"%s\"; `tweedie help` lists them", word);
 }
 
-static int help(int argc, char **argv) {
-    if (argc > 1) return cli_usage("help: expected one command, got \"%s\" too", argv[1]);
-    if (argc == 0) {
-        print_overview(stdout);
-        return CLI_OK;
-    }
-    const cli_command *command = cli_command_find(argv[0]);
-    if (!command) return unknown_command(argv[0]);
-    cli_print_help(stdout, command);
-    return CLI_OK;
-}
-
 static int dispatch(int argc, char **argv) {
-    if (argc < 2) return cli_usage("expected a command: info, train, sample or help");
+    if (argc < 2) return cli_usage("expected a command; `tweedie help` lists them");
     const char *word = argv[1];
     if (strcmp(word, "--version") == 0 && argc == 2) {
         printf("tweedie %s\n", tw_version());
         return CLI_OK;
     }
-    if (strcmp(word, "help") == 0) return help(argc - 2, argv + 2);
-    if (strcmp(word, "--help") == 0) return help(argc - 2, argv + 2);
-    const cli_command *command = cli_command_find(word);
-    if (!command) return unknown_command(word);
+    const cli_command *command =
+        strcmp(word, "--help") == 0 ? &cli_help_command : cli_command_find(word);
+    if (!command) return cli_unknown_command(word);
     cli_args args;
     const int rc = cli_parse(command, argc - 2, argv + 2, &args);
     if (rc) return rc;

@@ -156,6 +156,26 @@ static const char *first_name(const cli_command *command) {
     return o->name;
 }
 
+/* A word that is no option. */
+static int take_operand(const cli_command *command, const char *word, cli_args *out) {
+    if (!command->operand || word[0] == '-')
+        return cli_usage("%s: expected an option such as --%s, got \"%s\"", command->name,
+                         first_name(command), word);
+    const bool choice = strchr(command->operand, '|') != NULL;
+    char words[256] = "one ";
+    if (choice)
+        choices_in_words(command->operand, words, sizeof words);
+    else
+        snprintf(words, sizeof words, "one %s", command->operand);
+    if (out->operand)
+        return cli_usage("%s: expected %s, got \"%s\" and \"%s\"", command->name, words,
+                         out->operand, word);
+    if (choice && choice_index(command->operand, word) < 0)
+        return cli_usage("%s: expected %s, got \"%s\"", command->name, words, word);
+    out->operand = word;
+    return CLI_OK;
+}
+
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) {
     memset(out, 0, sizeof *out);
     out->command = command;
@@ -166,9 +186,11 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) 
         }
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
-        if (strncmp(word, "--", 2) != 0 || !word[2])
-            return cli_usage("%s: expected an option such as --%s, got \"%s\"", command->name,
-                             first_name(command), word);
+        if (strncmp(word, "--", 2) != 0 || !word[2]) {
+            const int rc = take_operand(command, word, out);
+            if (rc) return rc;
+            continue;
+        }
         const char *name = word + 2, *equals = strchr(name, '=');
         const size_t length = equals ? (size_t)(equals - name) : strlen(name);
         const int index = find(command, name, length);
@@ -256,28 +278,4 @@ int cli_check_int(const cli_args *args, const char *name, int64_t low, int64_t h
     char where[80];
     snprintf(where, sizeof where, "--%s", name);
     return expected_number(where, o, (double)low, (double)high, text ? text : "");
-}
-
-void cli_print_help(FILE *file, const cli_command *command) {
-    fprintf(file, "tweedie %s: %s\n\nUsage: %s\n\n", command->name, command->summary,
-            command->usage);
-    for (int i = 0; command->options[i].name; i++) {
-        const cli_option *o = &command->options[i];
-        if (o->type == CLI_HEADING) {
-            fprintf(file, "%s%s:\n", i ? "\n" : "", o->name);
-            continue;
-        }
-        char left[128];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "",
-                 o->value ? o->value : "");
-        if (strlen(left) > 24)
-            fprintf(file, "  %s\n  %-24s", left, "");
-        else
-            fprintf(file, "  %-24s", left);
-        fprintf(file, " %s", o->help);
-        if (o->fallback) fprintf(file, " [%s]", o->fallback);
-        fputc('\n', file);
-    }
-    fprintf(file, "  %-24s %s\n", "--help", "print this text");
-    if (command->notes) fprintf(file, "\n%s\n", command->notes);
 }

@@ -40,6 +40,8 @@ typedef struct cli_command {
     const cli_option *options;   /* ends with a null name */
     const char *notes;           /* under the options in the help; may be null */
     const cli_example *examples; /* end with a null command; one at least */
+    const char *operand; /* a word that may be given without an option: its name, or the words to
+                            choose from, which "|" separates. Null: none may */
     int (*run)(const struct cli_args *args);
 } cli_command;
 
@@ -58,7 +60,8 @@ typedef struct cli_args {
     const cli_command *command;
     const char *values[CLI_MAX_OPTIONS]; /* not owned; null: none. A flag that is set is "true" */
     cli_source sources[CLI_MAX_OPTIONS];
-    bool help; /* --help was given; nothing else is then checked */
+    const char *operand; /* null: none */
+    bool help;           /* --help was given; nothing else is then checked */
 } cli_args;
 
 /* Parses argv[0..argc-1], the words after the subcommand. On failure prints the error line and
@@ -89,7 +92,5 @@ bool cli_parse_real(const char *text, double *out);
 
 /* Number of edits (insert, delete, replace, swap neighbours) from a to b; capped at 9. */
 int cli_distance(const char *a, const char *b);
-
-void cli_print_help(FILE *file, const cli_command *command);
 
 #endif

@@ -223,9 +223,9 @@ static const cli_example examples[] = {
 const cli_command cli_train_command = {
     .name = "train",
     .summary = "trains a model on a data set",
-    .usage = "tweedie train --preset NAME | --config FILE.json  --data SOURCE --out DIR "
+    .usage = "tweedie train --preset NAME | --config FILE.json --data SOURCE --out DIR "
              "[--option VALUE ...]\n"
-             "       tweedie train --out DIR --resume",
+             "tweedie train --out DIR --resume",
     .options = options,
     .notes = "The model (averaged weights) is written into --out as diffusers writes it. Ctrl-C "
              "finishes the step and saves; --resume goes on to the same numbers.",

@@ -22,7 +22,7 @@ TEST_F(Options, CommandsAreNamedWhole) {
     fails(2, {"smaple"}, {"unknown command \"smaple\"", "did you mean sample?"});
     fails(2, {"sam"}, {"unknown command \"sam\""});
     fails(2, {"help", "tarin"}, {"did you mean train?"});
-    fails(2, {"help", "info", "train"}, {"expected one command"});
+    fails(2, {"help", "info", "train"}, {"help: expected one COMMAND", "\"train\""});
     fails(2, {"--versoin"}, {"unknown command"});
     fails(2, {"line\nbreak"}, {"line break"});
 }
@@ -69,30 +69,6 @@ TEST_F(Options, ChoicesAreListed) {
     fails(2, {"train", "--lr-schedule", "cos"}, {"expected constant, cosine or linear"});
     fails(2, {"train", "--preset", "m"}, {"--preset: expected scurve or mnist"});
     fails(2, {"train", "--precision", "bf16"}, {"--precision: expected fp32"});
-}
-
-// Every option that takes a value says so when there is none.
-TEST_F(Options, EveryOptionMissesItsValue) {
-    for (const char *command : {"info", "train", "sample"}) {
-        const std::string help = works({"help", command}).out;
-        std::stringstream lines(help);
-        int options = 0;
-        for (std::string line; std::getline(lines, line);) {
-            if (line.rfind("  --", 0) != 0) continue;
-            std::stringstream words(line.substr(4));
-            std::string name;
-            words >> name;
-            // One space before a value, more before the explanation.
-            const bool takes = line.size() > 5 + name.size() && line[5 + name.size()] != ' ';
-            if (name == "help") continue;
-            options++;
-            if (takes)
-                fails(2, {command, "--" + name}, {"--" + name + ": a value is missing"});
-            else
-                fails(2, {command, "--" + name + "=1"}, {"--" + name + ": takes no value"});
-        }
-        EXPECT_GE(options, 5) << help;
-    }
 }
 
 TEST_F(Options, AFullStdoutIsAnError) {
