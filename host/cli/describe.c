@@ -24,7 +24,7 @@ static json_t *bound_json(const cli_option *o, double bound) {
 }
 
 static json_t *option_json(const cli_option *o, const char *group) {
-    static const char *const types[] = {"flag", "text", "int", "real", "choice"};
+    static const char *const types[] = {"flag", "text", "int", "real", "choice", "list"};
     const bool choice = o->type == CLI_CHOICE, number = o->type == CLI_INT || o->type == CLI_REAL;
     return json_pack(
         "{s:s, s:s, s:s, s:s*, s:o*, s:o*, s:o*, s:s*, s:s}", "name", o->name, "group", group,

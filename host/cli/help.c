@@ -132,7 +132,9 @@ void cli_print_help(FILE *file, const cli_command *command) {
         char left[256];
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "",
                  o->value ? o->value : "");
-        print_option(file, left, o->help, o->fallback, width);
+        char help[256];
+        snprintf(help, sizeof help, "%s%s", o->help, o->type == CLI_LIST ? "; repeatable" : "");
+        print_option(file, left, help, o->fallback, width);
     }
     fputc('\n', file);
     print_option(file, "--help", "print this text", NULL, width);

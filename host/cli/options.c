@@ -176,9 +176,29 @@ static int take_operand(const cli_command *command, const char *word, cli_args *
     return CLI_OK;
 }
 
+/* Takes the value of the option `index` from the command line. */
+static int take_value(cli_args *out, int index, const char *value, const char *where) {
+    const cli_option *o = &out->command->options[index];
+    const bool again = out->sources[index] == CLI_FROM_USER;
+    if (again && o->type != CLI_LIST) return cli_usage("%s: given twice", where);
+    const int rc = check(o, value, where);
+    if (rc) return rc;
+    if (o->type == CLI_LIST) {
+        if (out->listed_count == CLI_MAX_LISTED)
+            return cli_usage("%s: given more than %d times", where, CLI_MAX_LISTED);
+        out->listed[out->listed_count].option = index;
+        out->listed[out->listed_count++].text = value;
+    }
+    out->values[index] = value;
+    out->sources[index] = CLI_FROM_USER;
+    return CLI_OK;
+}
+
 int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) {
     memset(out, 0, sizeof *out);
     out->command = command;
+    out->word_count = argc;
+    out->words = argv;
     for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0) {
             out->help = true;
@@ -207,11 +227,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) 
                 return cli_usage("%s: a value is missing", where);
             value = argv[++i];
         }
-        if (out->sources[index] == CLI_FROM_USER) return cli_usage("%s: given twice", where);
-        const int rc = check(o, value, where);
+        const int rc = take_value(out, index, value, where);
         if (rc) return rc;
-        out->values[index] = value;
-        out->sources[index] = CLI_FROM_USER;
     }
     for (int i = 0; command->options[i].name; i++)
         if (out->sources[i] == CLI_FROM_NOWHERE && command->options[i].fallback) {
@@ -268,6 +285,13 @@ double cli_real(const cli_args *args, const char *name) {
 int cli_choice(const cli_args *args, const char *name) {
     const int i = known(args, name);
     return args->values[i] ? choice_index(args->command->options[i].value, args->values[i]) : -1;
+}
+
+const char *cli_listed(const cli_args *args, const char *name, int index) {
+    const int option = known(args, name);
+    for (int i = 0; i < args->listed_count; i++)
+        if (args->listed[i].option == option && index-- == 0) return args->listed[i].text;
+    return NULL;
 }
 
 int cli_check_int(const cli_args *args, const char *name, int64_t low, int64_t high) {

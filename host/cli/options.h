@@ -13,6 +13,7 @@ typedef enum cli_type {
     CLI_INT,    /* a whole number from low to high */
     CLI_REAL,   /* a number from low to high */
     CLI_CHOICE, /* one of the words in `value`, which "|" separates */
+    CLI_LIST,   /* any texts but the empty one, one each time that it is given */
     CLI_HEADING /* no option: `name` stands over the rows that follow, up to the next heading */
 } cli_type;
 
@@ -46,6 +47,7 @@ typedef struct cli_command {
 } cli_command;
 
 #define CLI_MAX_OPTIONS 96 /* headings too */
+#define CLI_MAX_LISTED 64  /* values of all lists of a command line */
 
 /* Where a value came from. A later one is never replaced by an earlier one. */
 typedef enum cli_source {
@@ -60,6 +62,13 @@ typedef struct cli_args {
     const cli_command *command;
     const char *values[CLI_MAX_OPTIONS]; /* not owned; null: none. A flag that is set is "true" */
     cli_source sources[CLI_MAX_OPTIONS];
+    struct {
+        int option;
+        const char *text;
+    } listed[CLI_MAX_LISTED]; /* of lists, in the order given; `values` has the last */
+    int listed_count;
+    int word_count; /* the command line as it was given, after the subcommand */
+    char **words;
     const char *operand; /* null: none */
     bool help;           /* --help was given; nothing else is then checked */
 } cli_args;
@@ -81,6 +90,8 @@ bool cli_flag(const cli_args *args, const char *name);
 int64_t cli_int(const cli_args *args, const char *name);
 double cli_real(const cli_args *args, const char *name);
 int cli_choice(const cli_args *args, const char *name); /* index among the choices */
+/* Value `index` of a list, in the order given; null past the last. */
+const char *cli_listed(const cli_args *args, const char *name, int index);
 
 /* Checks the whole-number option against a range that only its user knows. 0, or 2 after the error
  * line. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/fields.h"
 #include "cli/presets.h"
 #include "core/context.h"
 #include "io/file.h"
@@ -25,7 +26,7 @@ void cli_run_close(cli_run *run) {
 
 /* Neither is kept in run.json: they say how this command was called. */
 static bool is_of_the_call(const char *name) {
-    static const char *const names[] = {"out", "resume", "preset", "config", "log-json"};
+    static const char *const names[] = {"out", "resume", "preset", "config", "set", "log-json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;
@@ -155,13 +156,19 @@ static int open_fresh(cli_args *args, cli_run *run) {
     if (preset && config) return cli_usage("--preset and --config: expected one of them, got both");
     if (!preset && !config)
         return cli_usage("train: expected --preset NAME or --config FILE.json, got neither");
-    return preset ? take_preset(args, run, preset) : take_file(args, run, config, CLI_FROM_PRESET);
+    int rc =
+        preset ? take_preset(args, run, preset) : take_file(args, run, config, CLI_FROM_PRESET);
+    if (!rc) rc = cli_fields_set_config(args, "model", false, &run->model);
+    if (!rc) rc = cli_fields_set_config(args, "scheduler", false, &run->scheduler);
+    return rc;
 }
 
 /* A resumed run is what its run.json says; a preset or configuration given again must agree. */
 static int open_resumed(cli_args *args, cli_run *run, const char *path) {
     int rc = take_file(args, run, path, CLI_FROM_RUN);
     if (!rc) rc = check_unchanged(args, run);
+    if (!rc) rc = cli_fields_set_config(args, "model", true, &run->model);
+    if (!rc) rc = cli_fields_set_config(args, "scheduler", true, &run->scheduler);
     if (rc || (!cli_text(args, "preset") && !cli_text(args, "config"))) return rc;
     cli_run again = {0};
     cli_args scratch = *args;
@@ -184,6 +191,8 @@ int cli_run_open(cli_args *args, cli_run *run) {
     if (tw_file_exists(run->out))
         return cli_fail("--out: %s is a file; expected a folder or a new name", run->out);
     const bool exists = tw_file_exists(path);
+    const int rc = cli_fields_set_options(args);
+    if (rc) return rc;
     if (run->resume && !exists)
         return cli_fail("--resume: %s holds no run: there is no %s", run->out, path);
     if (run->resume) return open_resumed(args, run, path);

@@ -18,6 +18,8 @@ static const cli_option options[] = {
     CLI_GROUP("Network"),
     {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL, "network, schedule and option values"},
     {"config", CLI_TEXT, "FILE.json", 0, 0, NULL, "the same from a file, such as a run.json"},
+    {"set", CLI_LIST, "KEY=VALUE", 0, 0, NULL,
+     "a field, such as model.layers_per_block=3, scheduler.beta_end=0.03 or options.lr=1e-4"},
     CLI_GROUP("Data"),
     {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "scurve, an IDX file of images (.gz too) or an .npy"},
     {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy; found beside an IDX file"},

@@ -348,3 +348,92 @@ TEST_F(Train, ThePresetsAreWhole) {
            "b", "--steps", "1", "--batch-size", "2", "--preview-every", "0"});
     EXPECT_NE(works({"info", "--model", "b"}).out.find("classes     11"), std::string::npos);
 }
+
+TEST_F(Train, FieldsAreSetByName) {
+    works(with({"--out", "a", "--set", "model.hidden=24", "--set=scheduler.beta_schedule=cosine",
+                "--set", "scheduler.clip_sample=true", "--set", "options.steps=3", "--set",
+                "options.lr=1e-4", "--set", "model.act_fn=relu", "--set",
+                "model.num_class_embeds=null", "--set", "scheduler.beta_end=1"}));
+    json_t *j = json_loads(read("a/run.json").c_str(), 0, nullptr);
+    const json_t *model = json_object_get(j, "model"), *scheduler = json_object_get(j, "scheduler");
+    EXPECT_EQ(json_integer_value(json_object_get(model, "hidden")), 24);
+    EXPECT_EQ(json_integer_value(json_object_get(model, "layers")), 2);
+    EXPECT_STREQ(json_string_value(json_object_get(model, "act_fn")), "relu");
+    EXPECT_TRUE(json_is_null(json_object_get(model, "num_class_embeds")));
+    EXPECT_STREQ(json_string_value(json_object_get(scheduler, "beta_schedule")), "cosine");
+    EXPECT_TRUE(json_is_true(json_object_get(scheduler, "clip_sample")));
+    EXPECT_EQ(json_number_value(json_object_get(scheduler, "beta_end")), 1.0);
+    const json_t *o = json_object_get(j, "options");
+    EXPECT_EQ(json_integer_value(json_object_get(o, "steps")), 3);
+    EXPECT_EQ(json_number_value(json_object_get(o, "lr")), 1e-4);
+    json_decref(j);
+    // They hold when the run goes on, and say so when they would change it.
+    auto resume = [](const char *set) {
+        return std::vector<std::string>{"train", "--out", "a", "--resume", "--set", set};
+    };
+    works(resume("model.hidden=24"));
+    works(resume("options.steps=4"));
+    fails(2, resume("model.hidden=32"),
+          {"--set model.hidden: cannot change", "it has 24, got \"32\""});
+    fails(2, resume("scheduler.beta_schedule=linear"), {"it has \"cosine\", got \"linear\""});
+    fails(2, resume("scheduler.steps_offset=1"), {"it has none, got \"1\""});
+    fails(2, resume("options.lr=1e-3"), {"--lr: cannot change"});
+    // Lists, and a scheduler where the file has none.
+    write("images.json", std::string("{\"model\": ") + kImages + "}");
+    save("images.npy", {{4, 8, 8, 1}, std::vector<float>(256)});
+    works({"train", "--config", "images.json", "--data", "images.npy", "--out", "b", "--steps", "1",
+           "--batch-size", "2", "--set", "model.block_out_channels=[4,8]", "--set",
+           "model.down_block_types=DownBlock2D, \"DownBlock2D\"", "--set",
+           "model.sample_size=[8,8]", "--set", "scheduler.num_train_timesteps=50"});
+    j = json_loads(read("b/run.json").c_str(), 0, nullptr);
+    model = json_object_get(j, "model");
+    char *text = json_dumps(model, JSON_COMPACT | JSON_SORT_KEYS);
+    for (const char *part : {"\"block_out_channels\":[4,8]", "\"sample_size\":[8,8]",
+                             "\"down_block_types\":[\"DownBlock2D\",\"DownBlock2D\"]"})
+        EXPECT_NE(std::string(text).find(part), std::string::npos) << text;
+    free(text);
+    EXPECT_EQ(
+        json_integer_value(json_object_get(json_object_get(j, "scheduler"), "num_train_timesteps")),
+        50);
+    json_decref(j);
+}
+
+TEST_F(Train, FieldsAreChecked) {
+    const struct {
+        const char *set;
+        const char *words;
+    } wrong[] = {
+        {"model.hidden", "--set: expected KEY=VALUE"},
+        {"hidden=3", "--set: expected KEY=VALUE"},
+        {"model.hidden=", "--set: expected KEY=VALUE"},
+        {"modle.hidden=3", "--set: expected KEY=VALUE"},
+        {"model.hiden=3", "--set model.hiden: unknown field; did you mean model.hidden?"},
+        {"model.norm_eps=3", "--set model.norm_eps: TweedieMLP has no such field"},
+        {"scheduler.beta_sart=1", "did you mean scheduler.beta_start?"},
+        {"options.batchsize=1", "did you mean options.batch-size?"},
+        {"options.absent-thing=1", "the command has no such field"},
+        {"options.out=b", "expected as an option of its own, --out"},
+        {"options.lr=fast", "--set options: lr: expected a number from 0 to 1000"},
+        {"model.hidden=many", "--set model.hidden: expected a whole number, got \"many\""},
+        {"model.hidden=3.5", "expected a whole number, got \"3.5\""},
+        {"model.hidden=null", "expected a whole number, got \"null\""},
+        {"model.hidden=[3]", "expected a whole number, got \"[3]\""},
+        {"model.num_class_embeds=x", "expected a whole number or null"},
+        {"scheduler.clip_sample=1", "expected true or false, got \"1\""},
+        {"scheduler.beta_start=low", "expected a number, got \"low\""},
+        {"scheduler.trained_betas=[0.1,,0.2]", "expected numbers such as [0.1,0.2] or null"},
+        {"scheduler.trained_betas=[]", "expected numbers"}};
+    for (const auto &w : wrong) {
+        fails(2, with({"--out", "a", "--set", w.set}), {w.words});
+        EXPECT_FALSE(exists("a")) << w.set;
+    }
+    // What the type allows and the network does not is its own message.
+    fails(1, with({"--out", "a", "--set", "model.hidden=1"}), {"hidden"});
+    fails(1, with({"--out", "a", "--set", "scheduler.beta_schedule=steep"}), {"steep"});
+    fails(2, with({"--out", "a", "--set", "options.lr=1", "--lr", "2"}),
+          {"--set options.lr: --lr is given too"});
+    fails(2, with({"--out", "a", "--set", "model.hidden=8", "--set", "model.hidden=8"}),
+          {"--set model.hidden: given twice"});
+    fails(2, with({"--set"}), {"--set: a value is missing"});
+    fails(2, with({"--set="}), {"--set: the value is empty"});
+}

@@ -23,6 +23,15 @@ static const std::vector<Use> train_uses = {
              t.logged(run, "loss"));
      }},
     {"train",
+     {"set"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const std::string run =
+             t.trained("points.json", {"--set", "model.hidden=24", "--set", "options.steps=3"});
+         EXPECT_NE(t.read(run + "/unet/config.json").find("\"hidden\": 24"), std::string::npos);
+         EXPECT_EQ(t.logged(run, "loss").size(), 3u);
+     }},
+    {"train",
      {"flip", "cond-dropout"},
      [](EveryOption &t) {
          t.make_configs();
@@ -142,6 +151,11 @@ static const std::vector<Misuse> train_misuses = {
      2,
      "expected one of them"},
     {"train", "config", {"--config", "absent.json", "--out", "a"}, 1, "absent.json"},
+    {"train",
+     "set",
+     {"--config", "points.json", "--out", "a", "--set", "model.hidden=many"},
+     2,
+     "expected a whole number"},
     {"train", "data", {"--preset", "mnist", "--out", "a"}, 2, "SOURCE is missing"},
     {"train",
      "labels",
