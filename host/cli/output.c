@@ -44,17 +44,20 @@ static void parent_of(const char *path, char *out, size_t size) {
         snprintf(out, size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
-static int check_place(const char *option, const char *path, cli_output_kind kind) {
+static int check_folder(const char *option, const char *path) {
     struct stat st;
     if (strlen(path) >= 4000) return cli_fail("%s: the path is too long", option);
-    const bool exists = stat(path, &st) == 0;
-    if (kind == CLI_OUTPUT_FOLDER) {
-        if (exists && !S_ISDIR(st.st_mode))
-            return cli_fail("%s: %s is a file; expected a path ending in .png or .npy, or a folder",
-                            option, path);
-        return CLI_OK;
-    }
-    if (exists && S_ISDIR(st.st_mode)) return cli_fail("%s: %s is a folder", option, path);
+    if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+        return cli_fail("%s: %s is a file; expected a path ending in .png or .npy, or a folder",
+                        option, path);
+    return CLI_OK;
+}
+
+int cli_output_check_file(const char *option, const char *path) {
+    struct stat st;
+    if (strlen(path) >= 4000) return cli_fail("%s: the path is too long", option);
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return cli_fail("%s: %s is a folder", option, path);
     char parent[4096];
     parent_of(path, parent, sizeof parent);
     if (stat(parent, &st) != 0 || !S_ISDIR(st.st_mode))
@@ -86,7 +89,8 @@ int cli_output_check(const char *option, const char *path, const cli_shape *shap
             "%s: a folder holds images, and the model's samples are points; expected a "
             "path ending in .png or .npy, got \"%s\"",
             option, path);
-    return check_place(option, path, *kind);
+    return *kind == CLI_OUTPUT_FOLDER ? check_folder(option, path)
+                                      : cli_output_check_file(option, path);
 }
 
 static tw_status write_png(tw_context *ctx, const char *path, const cli_shape *shape, int64_t n,

@@ -25,6 +25,10 @@ const char *cli_shape_noun(const cli_shape *shape, bool one);
 int cli_output_check(const char *option, const char *path, const cli_shape *shape,
                      cli_output_kind *kind);
 
+/* Whether a file of this name can be written: its folder is there and writable, and it is none. 0,
+ * or an exit status after the error line. */
+int cli_output_check_file(const char *option, const char *path);
+
 /* Writes values[n, shape]. `columns` of a grid; 0: near a square. A failed folder loses what this
  * call wrote into it. */
 tw_status cli_output_write(tw_context *ctx, const char *path, cli_output_kind kind,
