@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -37,6 +38,7 @@ struct Result {
 struct RunOptions {
     rlim_t file_limit = 0;   // bytes; 0: none
     std::string stdout_path; // instead of the pipe
+    std::string search_path; // PATH, with "." in it for the test's folder; empty: as it is
     int terminal = -1;       // the slave of a pseudo-terminal for stdout
     // Called with all of stdout so far whenever more arrives, and every 20 ms.
     std::function<void(pid_t, const std::string &)> watch;
@@ -51,6 +53,7 @@ inline void exec_child(const std::vector<std::string> &args, const std::string &
     }
     if (!options.stdout_path.empty()) out = open(options.stdout_path.c_str(), O_WRONLY);
     if (options.terminal >= 0) out = options.terminal;
+    if (!options.search_path.empty()) setenv("PATH", options.search_path.c_str(), 1);
     dup2(out, 1);
     dup2(err, 2);
     std::vector<char *> argv;
@@ -207,6 +210,25 @@ class CommandTest : public testing::Test {
         const std::vector<int64_t> size = {image.width, image.height, image.channels};
         tw_image_free(ctx, &image);
         return size;
+    }
+
+    // The share of a PNG's channel values that are not white.
+    double drawn(const std::string &name) {
+        tw_image image = {};
+        if (tw_png_read(ctx, path(name).c_str(), &image) != TW_OK) {
+            ADD_FAILURE() << tw_context_error(ctx);
+            return -1;
+        }
+        const int64_t n = image.width * image.height * image.channels;
+        const double share =
+            double(n - std::count(image.pixels, image.pixels + n, uint8_t(255))) / double(n);
+        tw_image_free(ctx, &image);
+        return share;
+    }
+    // Puts a program "gnuplot" of these shell commands into the test's folder.
+    void make_gnuplot(const std::string &commands) {
+        write("gnuplot", "#!/bin/sh\n" + commands + "\n");
+        ASSERT_EQ(chmod(path("gnuplot").c_str(), 0755), 0);
     }
 
     std::string folder;

@@ -6,6 +6,7 @@
 #include "cli/uses/help.h"
 #include "cli/uses/info.h"
 #include "cli/uses/sample.h"
+#include "cli/uses/schedule.h"
 #include "cli/uses/train.h"
 
 template <class T> static std::vector<T> together(const std::vector<std::vector<T>> &lists) {
@@ -18,6 +19,7 @@ static const std::vector<Use> kUses = together<Use>({
     help_uses,
     info_uses,
     sample_uses,
+    schedule_uses,
     train_uses,
 });
 
@@ -25,6 +27,7 @@ static const std::vector<Misuse> kMisuses = together<Misuse>({
     help_misuses,
     info_misuses,
     sample_misuses,
+    schedule_misuses,
     train_misuses,
 });
 

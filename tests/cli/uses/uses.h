@@ -114,6 +114,7 @@ class EveryOption : public CommandTest {
     // The protected helpers, for checks that are no members.
     using CommandTest::Array;
     using CommandTest::ctx;
+    using CommandTest::drawn;
     using CommandTest::exists;
     using CommandTest::fails;
     using CommandTest::list;
