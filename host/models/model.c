@@ -37,6 +37,7 @@ tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs
                          tw_network *out) {
     const bool conditional = model->info.classes > 0 || label_width(model) > 0;
     *out = (tw_network){TW_NONE, NULL};
+    if (plan->status != TW_OK) return tw_plan_compile(plan); /* an input of it is TW_NONE by that */
     if (conditional != (in->labels != TW_NONE))
         return tw_fail(model->ctx, TW_ERROR_ARGUMENT,
                        conditional ? "the model needs class labels, got none"
