@@ -20,6 +20,15 @@ int tw_idx_is(const uint8_t *bytes, size_t size) {
     return is_gzip(bytes, size) || (size >= 4 && bytes[0] == 0 && bytes[1] == 0);
 }
 
+/* zlib's memory is the context's. */
+static voidpf on_allocate(voidpf ctx, uInt items, uInt size) {
+    return tw_allocate(ctx, items, size);
+}
+
+static void on_free(voidpf ctx, voidpf memory) {
+    tw_free(ctx, memory);
+}
+
 /* Checks the header of an array with `rank` extents; *total gets the number of its bytes. */
 static tw_status read_header(tw_context *ctx, const char *path, const uint8_t *h, int rank,
                              int64_t *shape, int64_t *total) {
@@ -126,6 +135,9 @@ tw_status tw_idx_read(tw_context *ctx, const char *path, const uint8_t *bytes, s
     z_stream z;
     memset(&z, 0, sizeof z);
     z.next_in = (Bytef *)(uintptr_t)bytes;
+    z.zalloc = on_allocate;
+    z.zfree = on_free;
+    z.opaque = ctx;
     if (inflateInit2(&z, 15 + 16) != Z_OK) /* the largest window, gzip only */
         return tw_fail(ctx, TW_ERROR_MEMORY, "%s: out of memory", path);
     tw_status s = inflate_array(ctx, path, &z, bytes + size, size, rank, shape, data);

@@ -9,6 +9,8 @@
 
 enum { EXTENT_MAX = 1 << 20, CHUNK_MAX = 8 << 20 };
 #define PIXEL_BYTES_MAX ((int64_t)1 << 30)
+/* More than any row of EXTENT_MAX pixels takes; a chunk's length in a file may ask for 2 GiB. */
+#define BLOCK_MAX ((size_t)64 << 20)
 
 /* What one picture's coding needs. It lives outside the frames that libpng jumps over. */
 typedef struct session {
@@ -34,6 +36,20 @@ static void on_error(png_structp png, png_const_charp text) {
 static void on_warning(png_structp png, png_const_charp text) {
     session *s = png_get_error_ptr(png);
     tw_log(s->ctx, TW_LOG_DEBUG, "%s: libpng: %s", s->path, text);
+}
+
+/* libpng's memory is the context's. It goes on without what it does not need. */
+static png_voidp on_allocate(png_structp png, png_alloc_size_t size) {
+    session *s = png_get_mem_ptr(png);
+    if (size > BLOCK_MAX) return NULL;
+    void *memory = tw_allocate(s->ctx, size, 1);
+    if (!memory) s->status = TW_ERROR_MEMORY;
+    return memory;
+}
+
+static void on_free(png_structp png, png_voidp memory) {
+    const session *s = png_get_mem_ptr(png);
+    tw_free(s->ctx, memory);
 }
 
 /* The failure that libpng's jump stands for. */
@@ -77,7 +93,8 @@ tw_status tw_png_write(tw_context *ctx, const char *path, const tw_image *image)
             "and 1 or 3 channels",
             path, (long long)image->width, (long long)image->height, image->channels, EXTENT_MAX);
     TW_TRY(tw_file_writer_open(ctx, path, &s.writer));
-    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
+    png_structp png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning, &s,
+                                                on_allocate, on_free);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     tw_status status = info ? encode(&s, png, info, image)
                             : tw_fail(ctx, TW_ERROR_MEMORY, "%s: PNG: out of memory", path);
@@ -141,7 +158,8 @@ tw_status tw_png_read(tw_context *ctx, const char *path, tw_image *out) {
     if (s.mapping.size < 8 || png_sig_cmp(s.mapping.data, 0, 8)) {
         status = tw_fail(ctx, TW_ERROR_FORMAT, "%s: not a PNG file", path);
     } else {
-        png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
+        png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning, &s,
+                                       on_allocate, on_free);
         info = png ? png_create_info_struct(png) : NULL;
         status = info ? decode(&s, png, info, out)
                       : tw_fail(ctx, TW_ERROR_MEMORY, "%s: PNG: out of memory", path);
