@@ -1,11 +1,13 @@
 # A thin front to CMake. `make demo` and `make test` need nothing but Debian, git and make.
 BUILD    ?= build
 SANITIZE ?= build-sanitize
+FUZZ     ?= build-fuzz
+RUNS     ?= 1000000
 PREFIX   ?= /usr/local
 JOBS     ?= $(shell nproc)
 export CTEST_OUTPUT_ON_FAILURE = 1
 
-.PHONY: all packages configure build command demo test test-fast test-sanitize bench device-check install tidy format clean
+.PHONY: all packages configure build command demo test test-fast test-sanitize test-fuzz fuzz fuzz-build bench device-check install tidy format clean
 
 all: build
 
@@ -26,7 +28,7 @@ command: configure
 demo: command
 	@sh host/examples/demo.sh $(BUILD)/host/tweedie out
 
-test: test-fast test-sanitize
+test: test-fast test-sanitize test-fuzz
 
 test-fast: build
 	ctest --test-dir $(BUILD) -j $(JOBS)
@@ -35,6 +37,20 @@ test-sanitize: packages
 	@cmake -S . -B $(SANITIZE) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTW_SANITIZE=ON -DTW_CUDA=OFF >$(SANITIZE).log 2>&1 || { cat $(SANITIZE).log; exit 1; }
 	cmake --build $(SANITIZE) -j $(JOBS)
 	ctest --test-dir $(SANITIZE) -j $(JOBS) -LE "slow|install"
+
+fuzz-build:
+	@.ci/packages clang libclang-rt-dev
+	@cmake -S . -B $(FUZZ) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DTW_FUZZ=ON >$(FUZZ).log 2>&1 || { cat $(FUZZ).log; exit 1; }
+	cmake --build $(FUZZ) -j $(JOBS)
+
+# Every reader of files over its corpus of inputs, and some seconds of mutations.
+test-fuzz: fuzz-build
+	ctest --test-dir $(FUZZ) -j $(JOBS)
+
+# The long run: make fuzz RUNS=10000000
+fuzz: fuzz-build
+	@for target in $(FUZZ)/tests/fuzz/fuzz_*; do \
+	    sh tests/fuzz/run.sh $$target $(FUZZ)/tests/fuzz/found -runs=$(RUNS) || exit 1; done
 
 # On a GPU the kernels are measured; elsewhere the plan is printed: rows, bytes, floors, predictions.
 bench: configure
@@ -55,4 +71,4 @@ format:
 	git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format -i
 
 clean:
-	rm -rf $(BUILD) $(SANITIZE) $(BUILD).log $(SANITIZE).log
+	rm -rf $(BUILD) $(SANITIZE) $(FUZZ) $(BUILD).log $(SANITIZE).log $(FUZZ).log
