@@ -1,5 +1,6 @@
 // Hooks, guidance, failures and memory of samplers over callbacks.
 #include "support/sampler_callback.h"
+#include "support/scarce.h"
 
 extern "C" {
 #include "core/context.h"
@@ -292,32 +293,8 @@ TEST_F(SamplerCallback, MemoryIsKnownBefore) {
                    "0 samples");
 }
 
-// An allocator that gives out so much and then nothing; what it gave must come back.
-struct Scarce {
-    int left = INT32_MAX, held = 0;
-    static void *allocate(void *user, size_t bytes, size_t alignment) {
-        auto *self = static_cast<Scarce *>(user);
-        if (self->left-- <= 0) return nullptr;
-        self->held++;
-        return aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    }
-    static void release(void *user, void *memory) {
-        static_cast<Scarce *>(user)->held--;
-        free(memory);
-    }
-};
-
 TEST(SamplerMemory, EveryAllocationMayFailAndNothingLeaks) {
-    Scarce scarce;
-    const tw_allocator allocator = {Scarce::allocate, Scarce::release, &scarce};
-    tw_context_options where = TW_CONTEXT_OPTIONS_INIT;
-    where.device = TW_DEVICE_CPU;
-    where.threads = 1;
-    where.allocator = &allocator;
-    tw_context *made = nullptr;
-    ASSERT_EQ(TW_OK, tw_context_create(&where, &made));
-    Context ctx(made);
-    const int before = scarce.held;
+    tw_test::Scarce scarce;
     Conditional user;
     Pointwise none;
     tw_denoiser d = none.denoiser({3, 5}, TW_PREDICT_EPSILON);
@@ -334,26 +311,22 @@ TEST(SamplerMemory, EveryAllocationMayFailAndNothingLeaks) {
     options.hook_user = &seen;
     options.want_x = options.want_x0 = 1;
     const int32_t labels[] = {0, 1, 2};
-    float out[45];
-    tw_status status = TW_ERROR_MEMORY;
-    int allowed = 0;
-    for (; status != TW_OK && allowed < 10000; allowed++) {
-        scarce.left = allowed;
-        tw_schedule *schedule = nullptr;
-        tw_sampler *sampler = nullptr;
-        status = tw_schedule_create(ctx.get(), &linear, &schedule);
-        if (status == TW_OK)
-            status = tw_sampler_create_callback(ctx.get(), &d, schedule, &options, &sampler);
-        if (status == TW_OK) status = tw_sampler_run(sampler, 3, labels, nullptr, out);
-        tw_sampler_free(sampler);
-        tw_schedule_free(schedule);
-        ASSERT_TRUE(status == TW_OK || status == TW_ERROR_MEMORY)
-            << allowed << ": " << tw_context_error(ctx.get());
-        ASSERT_EQ(before, scarce.held) << allowed;
-    }
-    EXPECT_EQ(TW_OK, status);
-    EXPECT_GT(allowed, 20);
-    scarce.left = INT32_MAX;
+    tw_test::fail_everywhere(
+        scarce,
+        [&]() -> tw_test::Outcome {
+            tw_schedule *schedule = nullptr;
+            tw_sampler *sampler = nullptr;
+            float out[45] = {};
+            seen.x.clear(), seen.x0.clear(), seen.infos.clear();
+            tw_status s = tw_schedule_create(scarce.ctx(), &linear, &schedule);
+            if (s == TW_OK)
+                s = tw_sampler_create_callback(scarce.ctx(), &d, schedule, &options, &sampler);
+            if (s == TW_OK) s = tw_sampler_run(sampler, 3, labels, nullptr, out);
+            tw_sampler_free(sampler);
+            tw_schedule_free(schedule);
+            return {s, std::string(reinterpret_cast<const char *>(out), sizeof out)};
+        },
+        20);
 }
 
 } // namespace
