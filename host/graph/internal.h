@@ -68,6 +68,8 @@ struct tw_plan {
     int n_steps;
     void *arena;
     size_t arena_bytes, unshared_bytes, owned_bytes;
+    double *seconds; /* of each step in all timed runs; null: runs are not timed */
+    int64_t timed_runs;
 };
 
 /* Records a builder failure unless there was one already. Returns TW_NONE for convenience. */

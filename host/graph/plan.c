@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/checked.h"
 #include "core/options.h"
@@ -41,6 +42,7 @@ void tw_plan_free(tw_plan *plan) {
     }
     plan->backend->release(plan->backend, plan->arena);
     tw_free(ctx, plan->steps);
+    tw_free(ctx, plan->seconds);
     tw_free(ctx, plan->nodes);
     tw_free(ctx, plan->values);
     tw_free(ctx, plan->error);
@@ -272,6 +274,13 @@ tw_status tw_plan_read(tw_plan *plan, tw_value x, void *host, size_t bytes) {
     return plan->backend->download(plan->backend, host, address, bytes);
 }
 
+/* Time that the calling thread spent on a processor: other programs do not count. */
+static double thread_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 tw_status tw_plan_run(tw_plan *plan) {
     if (!plan || !plan->compiled)
         return tw_fail(plan ? plan->ctx : NULL, TW_ERROR_ARGUMENT,
@@ -281,8 +290,10 @@ tw_status tw_plan_run(tw_plan *plan) {
     tw_status s = TW_OK;
     for (int i = 0; i < plan->n_steps && s == TW_OK; i++) {
         tw_step *step = &plan->steps[i];
+        const double start = plan->seconds ? thread_seconds() : 0;
         s = step->kernel.run(&step->kernel, b, step->addresses,
                              step->kernel.workspace ? (char *)plan->arena + step->workspace : NULL);
+        if (plan->seconds) plan->seconds[i] += thread_seconds() - start;
         if (!plan->ctx->poison) continue;
         for (int v = 0; v < plan->n_values && s == TW_OK; v++) {
             const tw_value_info *info = &plan->values[v];
@@ -292,6 +303,7 @@ tw_status tw_plan_run(tw_plan *plan) {
         }
     }
     b->end(b);
+    plan->timed_runs++;
     return s;
 }
 

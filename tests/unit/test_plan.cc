@@ -14,6 +14,7 @@ extern "C" {
 #include "core/context.h"
 #include "graph/builder.h"
 #include "graph/internal.h"
+#include "graph/times.h"
 }
 
 namespace {
@@ -438,6 +439,33 @@ TEST_F(PlanTest, NoProviderIsAnErrorThatNamesTheOperation) {
     EXPECT_EQ(error(), "plan: no provider of the cpu backend runs axpby with these shapes");
     tw_plan_free(p);
     ctx->backend->providers = original;
+}
+
+// The table of times names what one call executes, with the provider, and nothing before a run.
+TEST_F(PlanTest, TimesByOperation) {
+    tw_plan *p = make(TW_F32);
+    tw_value x = input(p, "x", {3, 5}, TW_F32);
+    tw_plan_keep(p, tw_plan_activation(p, tw_plan_activation(p, x, TW_SILU), TW_SILU));
+    EXPECT_EQ(tw_plan_start_times(p), TW_ERROR_ARGUMENT);
+    ASSERT_EQ(tw_plan_compile(p), TW_OK) << error();
+    ASSERT_EQ(tw_plan_run(p), TW_OK);
+    EXPECT_EQ(tw_plan_write_times(p, 9, stdout), TW_ERROR_ARGUMENT);
+    ASSERT_EQ(tw_plan_start_times(p), TW_OK);
+    EXPECT_EQ(tw_plan_write_times(p, 9, stdout), TW_ERROR_ARGUMENT);
+    for (int i = 0; i < 3; i++) ASSERT_EQ(tw_plan_run(p), TW_OK);
+    char *text = nullptr;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    EXPECT_EQ(tw_plan_write_times(p, 9, file), TW_OK) << error();
+    std::fclose(file);
+    const std::string table(text, size);
+    std::free(text);
+    /* Two calls of the same kind and shape are one row. */
+    EXPECT_NE(table.find("      2 "), std::string::npos) << table;
+    EXPECT_NE(table.find("  act 3x5 3x5 ("), std::string::npos) << table;
+    EXPECT_EQ(table.find("  act", table.find("  act ") + 1), std::string::npos) << table;
+    EXPECT_NE(table.find(" ms in all\n"), std::string::npos) << table;
+    tw_plan_free(p);
 }
 
 } // namespace
