@@ -249,6 +249,9 @@ class Chain {
     int previous_ = -1;
 };
 
+// Those that compute more than products. What one leaves out, the reference computes.
+constexpr const char *kFloatProviders[] = {"cpu-reference", "cpu-fast"};
+
 // Outputs of one operation.
 inline std::vector<Values> RunOp(const Op &op, tw_dtype precision, int threads = 2,
                                  const char *provider = "cpu-reference") {

@@ -11,7 +11,7 @@
 
 typedef struct cpu_backend {
     tw_backend base;
-    const tw_provider *list[3];
+    const tw_provider *list[4];
     int outer_threads; /* the caller's setting, kept between begin and end */
 } cpu_backend;
 
@@ -64,12 +64,13 @@ static tw_status choose_providers(tw_context *ctx, const char *name, const tw_pr
     int n = 0;
     const bool automatic = !strcmp(name, "auto");
 #ifdef TW_WITH_ONEDNN
-    static const char known[] = "auto, cpu-onednn or cpu-reference";
+    static const char known[] = "auto, cpu-onednn, cpu-fast or cpu-reference";
     if (automatic || !strcmp(name, tw_provider_cpu_onednn.name))
         list[n++] = &tw_provider_cpu_onednn;
 #else
-    static const char known[] = "auto or cpu-reference (this build has no oneDNN)";
+    static const char known[] = "auto, cpu-fast or cpu-reference (this build has no oneDNN)";
 #endif
+    if (automatic || !strcmp(name, tw_provider_cpu_fast.name)) list[n++] = &tw_provider_cpu_fast;
     if (!automatic && !n && strcmp(name, tw_provider_cpu_reference.name) != 0)
         return tw_fail(ctx, TW_ERROR_ARGUMENT, "provider: expected %s, got \"%s\"", known, name);
     list[n++] = &tw_provider_cpu_reference; /* the only one that can do everything */

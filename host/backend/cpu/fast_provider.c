@@ -1,0 +1,58 @@
+/* The provider "cpu-fast": operations in float32 that deserve more than the reference. */
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/fast.h"
+#include "core/context.h"
+
+typedef struct fast_state {
+    tw_ref_call call;
+    tw_ref_fn run;
+    int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
+} fast_state;
+
+static const tw_fast_entry entries[TW_OP_COUNT] = {
+    [TW_OP_ATTENTION] = {tw_fast_attention, tw_fast_attention_workspace},
+    [TW_OP_ATTENTION_BWD] = {tw_fast_attention_bwd, tw_fast_attention_bwd_workspace},
+};
+
+static tw_status fast_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
+                          void *workspace) {
+    (void)backend;
+    const fast_state *s = kernel->state;
+    tw_ref_call call = s->call;
+    for (int i = 0; i < call.n_in; i++) call.in[i] = s->in[i] < 0 ? NULL : slots[s->in[i]];
+    for (int i = 0; i < call.n_out; i++) call.out[i] = s->out[i] < 0 ? NULL : slots[s->out[i]];
+    call.workspace = workspace;
+    s->run(&call);
+    return TW_OK;
+}
+
+static void fast_destroy(tw_kernel *kernel, tw_backend *backend) {
+    tw_free(backend->ctx, kernel->state);
+    kernel->state = NULL;
+}
+
+static tw_status fast_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+    const tw_region_op *op = &region->ops[0];
+    if (region->n_ops < 1 || (unsigned)op->kind >= TW_OP_COUNT || !entries[op->kind].run)
+        return TW_ERROR_UNSUPPORTED;
+    bool is_double = false;
+    tw_ref_call call;
+    TW_TRY(tw_ref_describe(backend, region, &call, &is_double));
+    if (is_double) return TW_ERROR_UNSUPPORTED;
+    fast_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
+    if (!s) return TW_ERROR_MEMORY;
+    s->call = call;
+    s->run = entries[op->kind].run;
+    memcpy(s->in, op->in, sizeof s->in);
+    memcpy(s->out, op->out, sizeof s->out);
+    kernel->run = fast_run;
+    kernel->destroy = fast_destroy;
+    kernel->state = s;
+    kernel->workspace = entries[op->kind].workspace ? entries[op->kind].workspace(&call) : 0;
+    kernel->claimed = 1;
+    return TW_OK;
+}
+
+const tw_provider tw_provider_cpu_fast = {"cpu-fast", fast_prepare};
