@@ -8,21 +8,12 @@
 #include <jansson.h>
 
 #include "io/file.h"
-#include "io/safetensors.h"
 #include "train/internal.h"
+#include "train/state.h"
 
 #define FORMAT "1"
 
-typedef struct tw_state_item {
-    const char *name;
-    void *address; /* on the device */
-    tw_dtype dtype;
-    int64_t count;
-} tw_state_item;
-
-#define MAX_ITEMS 6
-
-static int list_items(const tw_trainer *t, tw_state_item *items) {
+int tw_state_items(const tw_trainer *t, tw_state_item *items) {
     int64_t total = t->model->weights.total;
     int n = 0;
     items[n++] = (tw_state_item){"weights", t->model->storage, TW_F32, total};
@@ -55,8 +46,7 @@ static bool same_json(const char *a, const char *b) {
     return same;
 }
 
-/* What a run must have in common with the state that it takes up, as one text. `steps` may grow. */
-static void fingerprint(const tw_trainer *t, char *out, size_t size) {
+void tw_state_options(const tw_trainer *t, char *out, size_t size) {
     const tw_trainer_options *o = &t->options;
     snprintf(out, size,
              "batch_size=%" PRId64 " accumulate=%" PRId64 " seed=%" PRIu64
@@ -74,6 +64,29 @@ static tw_status state_path(tw_context *ctx, const char *directory, char *out, s
     return TW_OK;
 }
 
+tw_status tw_state_write(tw_context *ctx, const char *directory, const tw_state_item *items, int n,
+                         const tw_state_labels *labels, tw_safetensors_fetch fetch, void *user) {
+    char path[4096], step[32];
+    TW_TRY(state_path(ctx, directory, path, sizeof path));
+    TW_TRY(tw_directory_make(ctx, directory));
+    tw_safetensors_item out[TW_STATE_ITEMS];
+    memset(out, 0, sizeof out);
+    for (int i = 0; i < n; i++) {
+        out[i].name = items[i].name;
+        out[i].dtype = items[i].dtype;
+        out[i].rank = 1;
+        out[i].shape[0] = items[i].count;
+        out[i].data = items[i].address;
+    }
+    snprintf(step, sizeof step, "%" PRId64, labels->step);
+    const tw_safetensors_pair metadata[] = {{"format", FORMAT},
+                                            {"step", step},
+                                            {"options", labels->options},
+                                            {"model", labels->model},
+                                            {"scheduler", labels->scheduler}};
+    return tw_safetensors_write(ctx, path, out, n, metadata, 5, fetch, user);
+}
+
 typedef struct tw_fetch {
     tw_backend *backend;
     const tw_state_item *items;
@@ -82,41 +95,26 @@ typedef struct tw_fetch {
 static tw_status fetch(void *user, int64_t index, void *out) {
     const tw_fetch *f = user;
     const tw_state_item *item = &f->items[index];
-    return f->backend->download(f->backend, out, item->address,
-                                (size_t)item->count * tw_dtype_size(item->dtype));
+    return f->backend->download(f->backend, out, item->address, tw_state_bytes(item));
 }
 
 tw_status tw_trainer_save(tw_trainer *t, const char *directory) {
     if (!t || !directory)
         return tw_fail(t ? t->ctx : NULL, TW_ERROR_ARGUMENT, "trainer: save: a null pointer");
-    char path[4096], options[512], step[32];
-    TW_TRY(state_path(t->ctx, directory, path, sizeof path));
-    TW_TRY(tw_directory_make(t->ctx, directory));
-    tw_state_item items[MAX_ITEMS];
-    tw_safetensors_item out[MAX_ITEMS];
-    int n = list_items(t, items);
-    memset(out, 0, sizeof out);
-    for (int i = 0; i < n; i++) {
-        out[i].name = items[i].name;
-        out[i].dtype = items[i].dtype;
-        out[i].rank = 1;
-        out[i].shape[0] = items[i].count;
-    }
-    fingerprint(t, options, sizeof options);
-    snprintf(step, sizeof step, "%" PRId64, t->step);
-    const tw_safetensors_pair metadata[] = {{"format", FORMAT},
-                                            {"step", step},
-                                            {"options", options},
-                                            {"model", tw_model_config(t->model)},
-                                            {"scheduler", tw_model_scheduler_config(t->model)}};
+    char options[TW_STATE_OPTIONS];
+    tw_state_item items[TW_STATE_ITEMS];
+    const int n = tw_state_items(t, items);
+    tw_state_options(t, options, sizeof options);
+    const tw_state_labels labels = {t->step, options, tw_model_config(t->model),
+                                    tw_model_scheduler_config(t->model)};
     tw_fetch f = {t->ctx->backend, items};
-    return tw_safetensors_write(t->ctx, path, out, n, metadata, 5, fetch, &f);
+    return tw_state_write(t->ctx, directory, items, n, &labels, fetch, &f);
 }
 
 static tw_status check_metadata(tw_trainer *t, const tw_safetensors *st, const char *path,
                                 int64_t *step) {
-    char options[512];
-    fingerprint(t, options, sizeof options);
+    char options[TW_STATE_OPTIONS];
+    tw_state_options(t, options, sizeof options);
     const char *text = tw_safetensors_metadata(st, "format");
     if (!text || strcmp(text, FORMAT) != 0)
         return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: it is no training state of format " FORMAT,
@@ -149,9 +147,9 @@ static tw_status check_metadata(tw_trainer *t, const tw_safetensors *st, const c
 
 static tw_status load_items(tw_trainer *t, const tw_safetensors *st, const char *path) {
     tw_backend *b = t->ctx->backend;
-    tw_state_item items[MAX_ITEMS];
-    int n = list_items(t, items);
-    const tw_safetensors_entry *found[MAX_ITEMS];
+    tw_state_item items[TW_STATE_ITEMS];
+    int n = tw_state_items(t, items);
+    const tw_safetensors_entry *found[TW_STATE_ITEMS];
     /* All are checked before the first is taken up: a bad file changes nothing. */
     for (int i = 0; i < n; i++) {
         found[i] = tw_safetensors_find(st, items[i].name);

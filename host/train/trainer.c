@@ -4,6 +4,7 @@
 
 #include "core/options.h"
 #include "train/internal.h"
+#include "train/state.h"
 
 static tw_status bad(tw_context *ctx, const char *option, const char *expected, double got) {
     return tw_fail(ctx, TW_ERROR_ARGUMENT, "trainer: %s: expected %s, got %g", option, expected,
@@ -286,5 +287,11 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
                            .ema = t->ema ? vector : 0,
                            .arena = micro.arena_bytes + update.arena_bytes,
                            .staging = micro.owned_bytes + update.owned_bytes + batch_bytes(t)};
+    tw_state_item items[TW_STATE_ITEMS];
+    for (int i = tw_state_items(t, items) - 1; i >= 0; i--) m.snapshot += tw_state_bytes(&items[i]);
     return tw_options_write(t->ctx, "trainer memory", out, &m, sizeof m);
+}
+
+const tw_plan *tw_trainer_plan(const tw_trainer *t, int index) {
+    return !t ? NULL : index == 0 ? t->micro.plan : index == 1 ? t->update : NULL;
 }

@@ -4,6 +4,7 @@
 
 #include "dataset.h"
 #include "model.h"
+#include "plan.h"
 
 TW_BEGIN_DECLS
 
@@ -79,11 +80,31 @@ TW_API tw_status tw_trainer_save(tw_trainer *trainer, const char *directory);
  * grow). */
 TW_API tw_status tw_trainer_resume(tw_trainer *trainer, const char *directory);
 
+/* A copy of what a trainer would save at this moment, in the host's memory, so that training can go
+ * on while another thread writes it. A snapshot stands alone: it needs neither the trainer nor its
+ * context afterwards, only the allocator that the context was given. One thread at a time may use
+ * it, which need not be the one that made it; the text of its failures is tw_context_error(NULL)'s
+ * in that thread. */
+typedef struct tw_snapshot tw_snapshot;
+TW_API tw_status tw_trainer_snapshot(tw_trainer *trainer, tw_snapshot **out);
+TW_API void tw_snapshot_free(tw_snapshot *snapshot);
+TW_API int64_t tw_snapshot_step(const tw_snapshot *snapshot);
+/* The files of tw_trainer_save, to the byte. */
+TW_API tw_status tw_snapshot_save_state(const tw_snapshot *snapshot, const char *directory);
+/* The files that tw_model_save would write of the weights, or with `ema` of the averaged ones. */
+TW_API tw_status tw_snapshot_save_model(const tw_snapshot *snapshot, int ema,
+                                        const char *directory);
+
 typedef struct tw_trainer_memory {
     size_t size;
     size_t weights, gradients, optimizer, ema, arena, staging; /* bytes */
+    size_t snapshot;                                           /* of one, while there is one */
 } tw_trainer_memory;
 TW_API tw_status tw_trainer_get_memory(const tw_trainer *trainer, tw_trainer_memory *out);
+
+/* The plans that a step runs, for tw_plan_get_stats and its kin: 0 a micro-step (loss and
+ * gradients), 1 the optimizer's; null past the last. They live as long as the trainer. */
+TW_API const tw_plan *tw_trainer_plan(const tw_trainer *trainer, int index);
 
 TW_END_DECLS
 
