@@ -170,16 +170,21 @@ static void print_overview(FILE *file) {
 static const cli_option options[] = {
     CLI_GROUP("Options"),
     {"json", CLI_FLAG, NULL, 0, 0, NULL, "print all commands and options as JSON"},
+    {"man", CLI_FLAG, NULL, 0, 0, NULL, "print the man page, for man -l"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 
 static int run(const cli_args *args) {
     const cli_command *command = args->operand ? cli_command_find(args->operand) : NULL;
-    if (args->operand && cli_flag(args, "json"))
-        return cli_usage("--json: describes all commands; expected no COMMAND, got \"%s\"",
-                         args->operand);
+    const bool json = cli_flag(args, "json"), man = cli_flag(args, "man");
+    if (args->operand && (json || man))
+        return cli_usage("--%s: describes all commands; expected no COMMAND, got \"%s\"",
+                         json ? "json" : "man", args->operand);
+    if (json && man) return cli_usage("--json and --man: expected one of them, got both");
     if (args->operand && !command) return cli_unknown_command(args->operand);
-    if (cli_flag(args, "json")) return cli_print_help_json();
-    if (command)
+    if (json) return cli_print_help_json();
+    if (man)
+        cli_print_man();
+    else if (command)
         cli_print_help(stdout, command);
     else
         print_overview(stdout);

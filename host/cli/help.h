@@ -12,5 +12,7 @@ void cli_print_help(FILE *file, const cli_command *command);
 
 /* All commands with their options. 0, or 1 after the error line. */
 int cli_print_help_json(void);
+/* The man page, in the man(7) format. */
+void cli_print_man(void);
 
 #endif

@@ -11,9 +11,9 @@
 static const cli_option options[] = {
     CLI_GROUP("Options"),
     {"model", CLI_TEXT, "DIR", 0, 0, NULL, "describe this model instead of the build"},
-    {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "weights diffusion_pytorch_model.NAME.safetensors"},
+    {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "load diffusion_pytorch_model.NAME.safetensors"},
     {"json", CLI_FLAG, NULL, 0, 0, NULL, "print JSON"},
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "where to run"},
+    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 

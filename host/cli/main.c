@@ -13,9 +13,15 @@
 #include "cli/help.h"
 #include "cli/progress.h"
 
-static const cli_command *const commands[] = {&cli_info_command,   &cli_train_command,
-                                              &cli_sample_command, &cli_schedule_command,
-                                              &cli_help_command,   NULL};
+static const cli_command *const commands[] = {
+    &cli_info_command,
+    &cli_train_command,
+    &cli_sample_command,
+    &cli_schedule_command,
+    &cli_completion_command,
+    &cli_help_command,
+    NULL,
+};
 
 const cli_command *cli_command_at(int index) {
     return commands[index];

@@ -100,8 +100,9 @@ static int expected_number(const char *where, const cli_option *o, double low, d
         return cli_usage("%s: expected a %s from %.0f to %.0f, got \"%s\"", where, kind, low, high,
                          text);
     if (high >= 1e300)
-        return cli_usage("%s: expected a %s from %g up, got \"%s\"", where, kind, low, text);
-    return cli_usage("%s: expected a %s from %g to %g, got \"%s\"", where, kind, low, high, text);
+        return cli_usage("%s: expected a %s from %.9g up, got \"%s\"", where, kind, low, text);
+    return cli_usage("%s: expected a %s from %.9g to %.9g, got \"%s\"", where, kind, low, high,
+                     text);
 }
 
 /* Checks a value; `where` is such as "--steps" or "run.json: steps". */
@@ -152,13 +153,13 @@ static int unknown_option(const cli_command *command, const char *word, size_t l
 
 static const char *first_name(const cli_command *command) {
     const cli_option *o = command->options;
-    while (o->type == CLI_HEADING) o++;
-    return o->name;
+    while (o->name && o->type == CLI_HEADING) o++;
+    return o->name ? o->name : "help";
 }
 
 /* A word that is no option. */
 static int take_operand(const cli_command *command, const char *word, cli_args *out) {
-    if (!command->operand || word[0] == '-')
+    if (!command->operand)
         return cli_usage("%s: expected an option such as --%s, got \"%s\"", command->name,
                          first_name(command), word);
     const bool choice = strchr(command->operand, '|') != NULL;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# install.sh BUILD SOURCE CMAKE: installs into a temporary prefix and builds a program against it,
-# once with find_package and once with pkg-config.
+# install.sh BUILD SOURCE CMAKE: installs into a temporary prefix, builds a program against it, once
+# with find_package and once with pkg-config, and looks for what came along.
 set -eu
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
@@ -15,3 +15,11 @@ export PKG_CONFIG_PATH
 cc "$2/consumer.c" -o "$prefix/consumer" $(pkg-config --cflags --libs tweedie)
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir tweedie) "$prefix/consumer"
 "$prefix/root/bin/tweedie" info
+# Its help came along.
+for file in man/man1/tweedie.1 bash-completion/completions/tweedie zsh/site-functions/_tweedie \
+    fish/vendor_completions.d/tweedie.fish; do
+    grep -q tweedie "$prefix/root/share/$file" || { echo "share/$file is missing or empty"; exit 1; }
+done
+if command -v man >/dev/null 2>&1; then
+    MANPATH="$prefix/root/share/man" man tweedie | grep -q "EXIT STATUS"
+fi
