@@ -17,6 +17,11 @@ size_t tw_fast_attention_workspace(const tw_ref_call *call);
 void tw_fast_attention_bwd(const tw_ref_call *call);
 size_t tw_fast_attention_bwd_workspace(const tw_ref_call *call);
 
+void tw_fast_group_norm(const tw_ref_call *call);
+size_t tw_fast_group_norm_workspace(const tw_ref_call *call);
+void tw_fast_group_norm_bwd(const tw_ref_call *call);
+size_t tw_fast_group_norm_bwd_workspace(const tw_ref_call *call);
+
 /* Columns of a packed matrix are grouped in panels of so many; the last is filled with zeros. */
 #define TW_FAST_PANEL 32
 

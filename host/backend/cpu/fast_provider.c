@@ -12,6 +12,8 @@ typedef struct fast_state {
 } fast_state;
 
 static const tw_fast_entry entries[TW_OP_COUNT] = {
+    [TW_OP_GROUP_NORM] = {tw_fast_group_norm, tw_fast_group_norm_workspace},
+    [TW_OP_GROUP_NORM_BWD] = {tw_fast_group_norm_bwd, tw_fast_group_norm_bwd_workspace},
     [TW_OP_ATTENTION] = {tw_fast_attention, tw_fast_attention_workspace},
     [TW_OP_ATTENTION_BWD] = {tw_fast_attention_bwd, tw_fast_attention_bwd_workspace},
 };
