@@ -233,7 +233,9 @@ const cli_command cli_train_command = {
              "tweedie train --config FILE.json --out DIR [--option VALUE ...]\n"
              "tweedie train --out DIR --resume",
     .options = options,
-    .notes = "The model (averaged weights) is written into --out as diffusers writes it. Ctrl-C "
-             "finishes the step and saves; --resume goes on to the same numbers.",
+    .notes = "A preset's values stand in place of the defaults in brackets, and what is given "
+             "stands over both; run.json says what was taken. The model (averaged weights) is "
+             "written into --out as diffusers writes it. Ctrl-C finishes the step and saves; "
+             "--resume goes on to the same numbers.",
     .examples = examples,
     .run = run_train};

@@ -118,6 +118,29 @@ TEST_F(Coverage, TheTableIsEnforced) {
     }
 }
 
+// Examples are there to be copied: a word added to their end must be the only one refused.
+TEST_F(Coverage, EveryCommandHasExamplesThatParse) {
+    size_t i, k;
+    json_t *command, *example;
+    json_array_foreach(json_object_get(listing, "commands"), i, command) {
+        json_t *examples = json_object_get(command, "examples");
+        EXPECT_GE(json_array_size(examples), 1u) << text(command, "name");
+        json_array_foreach(examples, k, example) {
+            const std::string line = text(example, "command");
+            if (line.find_first_of("<>|$~") != std::string::npos) continue; // the shell's
+            std::stringstream words(line);
+            Words args;
+            for (std::string word; words >> word;) args.push_back(word);
+            ASSERT_GE(args.size(), 2u) << line;
+            EXPECT_EQ(args[0], "tweedie") << line;
+            EXPECT_EQ(args[1], text(command, "name")) << line;
+            args.erase(args.begin());
+            args.push_back("--not-an-option");
+            fails(2, args, {"unknown option --not-an-option"});
+        }
+    }
+}
+
 TEST_F(Coverage, EveryMisuseIsOneLineThatSaysWhatWouldBeRight) {
     make_models();
     make_configs();
