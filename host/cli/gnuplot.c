@@ -47,6 +47,7 @@ tw_status cli_plot_begin(tw_context *ctx, cli_plot *plot, const char *path, int 
     if (ends_with(path, ".png"))
         fprintf(f,
                 "set terminal pngcairo enhanced font 'Sans,10' fontscale 1.5 linewidth 1.8 "
+                "pointscale 1.5 "
                 "dashlength 0.6 "
                 "size %d,%d\n",
                 2 * width, 2 * height);
@@ -82,6 +83,19 @@ void cli_plot_quote(cli_plot *plot, const char *text) {
         fputc(c < 0x20 || c == 0x7f ? ' ' : c, plot->script);
     }
     fputc('\'', plot->script);
+}
+
+void cli_plot_csv_field(FILE *f, const char *text) {
+    if (!strpbrk(text, ",\"\r\n")) {
+        fputs(text, f);
+        return;
+    }
+    fputc('"', f);
+    for (const char *p = text; *p; p++) {
+        if (*p == '"') fputc('"', f);
+        fputc(*p, f);
+    }
+    fputc('"', f);
 }
 
 /* --- The child --- */

@@ -29,6 +29,9 @@ void cli_plot_close(cli_plot *plot);
  * gnuplot's markup is off, as in keys. */
 void cli_plot_quote(cli_plot *plot, const char *text);
 
+/* Prints a field of a CSV file, in quotes where it needs them (RFC 4180). */
+void cli_plot_csv_field(FILE *file, const char *text);
+
 /* Runs the script and writes the picture, whole or not at all. TW_ERROR_CANCELLED after a signal
  * that cli_signals_catch() caught. */
 tw_status cli_plot_write(tw_context *ctx, cli_plot *plot, const char *path);

@@ -178,20 +178,6 @@ static char *as_json(const curves *all) {
     return longer;
 }
 
-/* A field of a CSV file: in quotes where it needs them (RFC 4180). */
-static void print_field(FILE *f, const char *text) {
-    if (!strpbrk(text, ",\"\r\n")) {
-        fputs(text, f);
-        return;
-    }
-    fputc('"', f);
-    for (const char *p = text; *p; p++) {
-        if (*p == '"') fputc('"', f);
-        fputc(*p, f);
-    }
-    fputc('"', f);
-}
-
 static char *as_csv(const curves *all) {
     char *text = NULL;
     size_t size = 0;
@@ -204,7 +190,7 @@ static char *as_csv(const curves *all) {
         for (int64_t t = 0; t < tw_schedule_steps(all->items[i].schedule); t++) {
             double q[QUANTITIES];
             quantities(all->items[i].schedule, t, q);
-            print_field(f, all->items[i].name);
+            cli_plot_csv_field(f, all->items[i].name);
             fprintf(f, ",%" PRId64, t);
             for (int k = 0; k < QUANTITIES; k++) fprintf(f, ",%.17g", q[k]);
             fprintf(f, "\n");

@@ -5,6 +5,7 @@
 
 #include "cli/uses/help.h"
 #include "cli/uses/info.h"
+#include "cli/uses/plot.h"
 #include "cli/uses/sample.h"
 #include "cli/uses/schedule.h"
 #include "cli/uses/train.h"
@@ -18,6 +19,7 @@ template <class T> static std::vector<T> together(const std::vector<std::vector<
 static const std::vector<Use> kUses = together<Use>({
     help_uses,
     info_uses,
+    plot_uses,
     sample_uses,
     schedule_uses,
     train_uses,
@@ -26,6 +28,7 @@ static const std::vector<Use> kUses = together<Use>({
 static const std::vector<Misuse> kMisuses = together<Misuse>({
     help_misuses,
     info_misuses,
+    plot_misuses,
     sample_misuses,
     schedule_misuses,
     train_misuses,
