@@ -1,10 +1,14 @@
 #include "cli/run.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include "cli/fields.h"
 #include "cli/presets.h"
+#include "cli/progress.h"
 #include "core/context.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -34,8 +38,9 @@ static bool is_of_the_call(const char *name) {
 
 /* What may differ when a run goes on, because it does not touch its numbers. */
 static bool may_change(const char *name) {
-    static const char *const names[] = {"steps",      "data",          "labels",         "threads",
-                                        "save-every", "preview-every", "validate-every", "device"};
+    static const char *const names[] = {"steps",          "data",      "labels",    "threads",
+                                        "save-every",     "keep-last", "keep-best", "preview-every",
+                                        "validate-every", "device"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;
@@ -98,8 +103,8 @@ static int check_unchanged(const cli_args *args, const cli_run *run) {
 
 /* Reads a description. */
 static int take_file(cli_args *args, cli_run *run, const char *path, cli_source source) {
-    static const char *const keys[] = {"model",  "scheduler", "options",  "tweedie",
-                                       "preset", "device",    "providers"};
+    static const char *const keys[] = {"model",  "scheduler", "options",   "tweedie",
+                                       "preset", "device",    "providers", "id"};
     const tw_status s = tw_json_load(NULL, path, &run->document);
     if (s != TW_OK) return cli_fail_status(NULL, s);
     const char *key;
@@ -169,6 +174,8 @@ static int open_resumed(cli_args *args, cli_run *run, const char *path) {
     if (!rc) rc = check_unchanged(args, run);
     if (!rc) rc = cli_fields_set_config(args, "model", true, &run->model);
     if (!rc) rc = cli_fields_set_config(args, "scheduler", true, &run->scheduler);
+    const char *id = json_string_value(json_object_get(run->document, "id"));
+    if (id && strlen(id) < sizeof run->id) snprintf(run->id, sizeof run->id, "%s", id);
     if (rc || (!cli_text(args, "preset") && !cli_text(args, "config"))) return rc;
     cli_run again = {0};
     cli_args scratch = *args;
@@ -180,9 +187,18 @@ static int open_resumed(cli_args *args, cli_run *run, const char *path) {
     return rc;
 }
 
+/* Random: two runs never have the same. */
+static void make_id(cli_run *run) {
+    uint64_t bits = 0;
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+        bits = (uint64_t)(1e9 * cli_seconds()) ^ (uint64_t)getpid() << 32;
+    snprintf(run->id, sizeof run->id, "%016" PRIx64, bits);
+}
+
 int cli_run_open(cli_args *args, cli_run *run) {
     char path[4096];
     *run = (cli_run){0};
+    make_id(run);
     run->out = cli_text(args, "out");
     run->resume = cli_flag(args, "resume");
     if (!run->out) return cli_usage("train: --out DIR is missing");
@@ -233,9 +249,9 @@ tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *arg
     for (int i = 0; ok && tw_context_provider(ctx, i); i++)
         ok = json_array_append_new(providers, json_string(tw_context_provider(ctx, i))) == 0;
     json_t *document =
-        json_pack("{s:s, s:s?, s:s, s:o, s:o, s:o*, s:o}", "tweedie", tw_version(), "preset",
-                  run->preset, "device", tw_context_device_name(ctx), "providers", providers,
-                  "model", json_loads(run->model, 0, NULL), "scheduler",
+        json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:o*, s:o}", "tweedie", tw_version(), "id",
+                  run->id, "preset", run->preset, "device", tw_context_device_name(ctx),
+                  "providers", providers, "model", json_loads(run->model, 0, NULL), "scheduler",
                   run->scheduler ? json_loads(run->scheduler, 0, NULL) : NULL, "options", options);
     char *text = ok && document ? json_dumps(document, JSON_INDENT(2)) : NULL;
     json_decref(document);

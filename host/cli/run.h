@@ -9,15 +9,17 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "cli/checkpoint.h"
 #include "cli/cli.h"
 
 typedef struct cli_run {
     const char *out; /* the run's directory */
     bool resume;
-    const char *preset;      /* its name, or null */
-    char *model, *scheduler; /* JSON texts; `scheduler` may be null */
-    json_t *document;        /* of run.json or the configuration file, or null */
-    json_t *texts;           /* keeps the option texts that `args` points to */
+    char id[CLI_RUN_ID_SIZE]; /* what is this run's alone carries it */
+    const char *preset;       /* its name, or null */
+    char *model, *scheduler;  /* JSON texts; `scheduler` may be null */
+    json_t *document;         /* of run.json or the configuration file, or null */
+    json_t *texts;            /* keeps the option texts that `args` points to */
 } cli_run;
 
 /* Completes `args` from where the run is described, checks that a fresh run's directory holds none

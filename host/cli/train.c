@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/head.h"
 #include "cli/presets.h"
@@ -52,6 +53,9 @@ static const cli_option options[] = {
      "share of the labels replaced by the empty class, so that sampling can be guided"},
     CLI_GROUP("Saves and reports"),
     {"save-every", CLI_INT, "N", 0, 1e9, "500", "steps between saves; 0: only at the end"},
+    {"keep-last", CLI_INT, "N", 0, 1e6, "0", "keep the last N saves in DIR/checkpoints; 0: none"},
+    {"keep-best", CLI_FLAG, NULL, 0, 0, NULL,
+     "keep the model with the lowest loss on held-out data in DIR/best"},
     {"preview-every", CLI_INT, "N", 0, 1e9, "0", "steps between pictures of samples; 0: none"},
     {"validate-every", CLI_INT, "N", 0, 1e9, "0", "steps between validations; 0: none"},
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
@@ -90,6 +94,9 @@ static int check_options(const cli_args *args) {
         return cli_usage("train: --data SOURCE is missing: scurve, an IDX file or an .npy");
     if (cli_int(args, "validate-every") > 0 && !(cli_real(args, "holdout") > 0.0))
         return cli_usage("--validate-every: nothing is held out; give --holdout too, such as 0.1");
+    if (cli_flag(args, "keep-best") && cli_int(args, "validate-every") == 0)
+        return cli_usage("--keep-best: nothing measures the loss on held-out data; give "
+                         "--validate-every and --holdout too");
     return CLI_OK;
 }
 
@@ -122,6 +129,7 @@ static int take_up(cli_session *s) {
     if (tw_file_exists(file)) {
         const tw_status status = tw_trainer_resume(s->trainer, state);
         if (status != TW_OK) return cli_fail_status(s->ctx, status);
+        s->saved = tw_trainer_step_count(s->trainer);
     }
     s->first = tw_trainer_step_count(s->trainer);
     return CLI_OK;
@@ -133,7 +141,8 @@ static bool due(const cli_session *s, const char *name, int64_t step) {
 }
 
 static int stop(cli_session *s, int64_t step) {
-    const int rc = cli_train_save(s);
+    int rc = step == s->saved ? CLI_OK : cli_train_save(s, step, true, false);
+    if (!rc) rc = cli_writer_wait(&s->writer);
     cli_progress_end_line();
     if (rc) return rc;
     if (!s->log_json)
@@ -144,12 +153,18 @@ static int stop(cli_session *s, int64_t step) {
 
 /* What follows a step: validation, picture, save. */
 static int after_step(cli_session *s, int64_t step) {
-    int rc = CLI_OK;
-    if (due(s, "validate-every", step)) rc = cli_train_show_validation(s, step);
+    int rc = cli_writer_check(&s->writer);
+    bool is_best = false;
+    if (!rc && due(s, "validate-every", step)) {
+        rc = cli_train_show_validation(s, step);
+        is_best = !rc && cli_flag(s->args, "keep-best") && s->measured < s->best;
+        if (is_best) s->best = s->measured;
+    }
     if (!rc && !cli_signals_stop() && due(s, "preview-every", step))
         rc = cli_train_preview(s, step);
-    if (!rc && !cli_signals_stop() && (due(s, "save-every", step) || step == s->options.steps))
-        rc = cli_train_save(s);
+    const bool is_due = due(s, "save-every", step) || step == s->options.steps;
+    const bool as_run = is_due && !cli_signals_stop();
+    if (!rc && (as_run || is_best)) rc = cli_train_save(s, step, as_run, is_best);
     return rc;
 }
 
@@ -175,11 +190,14 @@ static int loop(cli_session *s) {
         if (rc) return rc;
     }
     if (cli_signals_stop()) return stop(s, step);
-    cli_train_show_end(s, step);
-    return CLI_OK;
+    const int rc = cli_writer_wait(&s->writer);
+    if (!rc) cli_train_show_end(s, step);
+    return rc;
 }
 
 static void close_parts(cli_session *s) {
+    cli_writer_close(&s->writer);
+    if (s->lock >= 0) close(s->lock);
     if (s->metrics) fclose(s->metrics);
     tw_trainer_free(s->trainer);
     tw_dataset_free(s->dataset);
@@ -188,11 +206,19 @@ static void close_parts(cli_session *s) {
 }
 
 static int train(const cli_args *args, const cli_run *run) {
-    cli_session s = {.args = args, .run = run, .log_json = cli_flag(args, "log-json")};
+    cli_session s = {.args = args,
+                     .run = run,
+                     .log_json = cli_flag(args, "log-json"),
+                     .saved = -1,
+                     .measured = (double)NAN,
+                     .validated = -1,
+                     .best = (double)INFINITY,
+                     .lock = -1};
     int rc = check_options(args);
     if (rc) return rc;
     fill_options(args, &s.options);
     rc = open_parts(&s);
+    if (!rc && run->resume) rc = cli_train_lock(&s);
     if (!rc) rc = take_up(&s);
     if (!rc && run->resume && s.first == s.options.steps) {
         if (!s.log_json)

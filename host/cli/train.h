@@ -6,6 +6,7 @@
 
 #include "cli/output.h"
 #include "cli/run.h"
+#include "cli/writer.h"
 
 typedef struct cli_session {
     const cli_args *args;
@@ -23,16 +24,24 @@ typedef struct cli_session {
     double lap;    /* seconds of a step, smoothed */
     double loss;   /* smoothed; its weight so far is in loss_weight */
     double loss_weight;
-    double shown;  /* when a plain line was last printed */
-    int64_t first; /* steps done before this command */
+    double shown;      /* when a plain line was last printed */
+    int64_t first;     /* steps done before this command */
+    int64_t saved;     /* the step of the last save that was begun; -1: none */
+    double measured;   /* loss on held-out data of the last validation; NAN: none yet */
+    int64_t validated; /* its step */
+    double best;       /* the lowest so far, which DIR/best has; INFINITY: none */
+    cli_writer writer;
+    int lock; /* DIR, locked against a second training; -1: not open */
 } cli_session;
 
 /* --- train_files.c --- */
 
+/* Takes DIR for this process, if it is there. */
+int cli_train_lock(cli_session *s);
 /* Makes DIR, writes run.json, cuts metrics.jsonl back to the steps done and opens it. */
 int cli_train_begin_files(cli_session *s);
-/* State and model. */
-int cli_train_save(cli_session *s);
+/* Begins to write what is due after this step: state and model, or the best model so far. */
+int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best);
 /* A picture of samples of the averaged weights in DIR/previews. */
 int cli_train_preview(cli_session *s, int64_t step);
 /* Appends a finished line (without its newline) to metrics.jsonl. */

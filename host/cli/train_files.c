@@ -1,7 +1,10 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "cli/signals.h"
 #include "cli/train.h"
@@ -45,12 +48,49 @@ static tw_status cut_metrics(cli_session *s, const char *path) {
     return status;
 }
 
+int cli_train_lock(cli_session *s) {
+    if (s->lock >= 0 || !tw_directory_exists(s->run->out)) return CLI_OK;
+    s->lock = open(s->run->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Not every file system has locks; then nothing guards against a second process. */
+    if (s->lock >= 0 && flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return cli_fail("--out: another process is training in %s", s->run->out);
+    return CLI_OK;
+}
+
+/* Removes what a killed process left half done. */
+static void clean(cli_session *s) {
+    static const char *const folders[] = {"",          "state",    "unet",
+                                          "scheduler", "previews", "checkpoints"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        if (cli_run_path(s->run, folders[i], path, sizeof path)) cli_checkpoint_clean(path);
+}
+
+/* What DIR/best has, if it is this run's. */
+static int find_best(cli_session *s) {
+    char path[4096];
+    int64_t step;
+    double loss;
+    if (!cli_flag(s->args, "keep-best") || !cli_run_path(s->run, "best", path, sizeof path) ||
+        (!tw_directory_exists(path) && !tw_file_exists(path)))
+        return CLI_OK;
+    if (!cli_checkpoint_read(path, s->run->id, &step, &loss))
+        return cli_fail("--keep-best: %s is there already and not this run's; move it away", path);
+    if (isfinite(loss)) s->best = loss;
+    return CLI_OK;
+}
+
 int cli_train_begin_files(cli_session *s) {
     char path[4096];
     if (!cli_run_path(s->run, "metrics.jsonl", path, sizeof path))
         return cli_fail("--out: the path is too long");
     tw_status status = tw_directory_make(s->ctx, s->run->out);
-    if (status == TW_OK) status = cli_run_write(s->ctx, s->run, s->args);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    int rc = cli_train_lock(s);
+    if (!rc) rc = find_best(s);
+    if (rc) return rc;
+    clean(s);
+    status = cli_run_write(s->ctx, s->run, s->args);
     if (status == TW_OK && s->run->resume) status = cut_metrics(s, path);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     s->metrics = fopen(path, s->run->resume ? "a" : "w");
@@ -76,16 +116,17 @@ static tw_status best_model(cli_session *s, tw_model **out) {
     return TW_OK;
 }
 
-int cli_train_save(cli_session *s) {
-    char state[4096];
-    tw_model *model = NULL;
-    if (!cli_run_path(s->run, "state", state, sizeof state))
-        return cli_fail("--out: the path is too long");
-    tw_status status = tw_trainer_save(s->trainer, state);
-    if (status == TW_OK) status = best_model(s, &model);
-    if (status == TW_OK) status = tw_model_save(model, s->run->out);
-    tw_model_free(model);
-    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
+int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best) {
+    cli_save save = {.run = s->run,
+                     .averaged = s->options.ema_decay > 0.0,
+                     .as_best = as_best,
+                     .as_run = as_run,
+                     .keep = cli_int(s->args, "keep-last"),
+                     .loss = s->validated == step ? s->measured : (double)NAN};
+    const tw_status status = tw_trainer_snapshot(s->trainer, &save.snapshot);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    if (as_run) s->saved = step;
+    return cli_writer_start(&s->writer, &save);
 }
 
 static int cancel_on_signal(void *user, const tw_step_info *info) {

@@ -145,6 +145,8 @@ int cli_train_show_validation(cli_session *s, int64_t step) {
     if (status == TW_OK && ema)
         status = tw_trainer_validate(s->trainer, 1, VALIDATION_SAMPLES, &averaged);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    s->measured = ema ? averaged : loss;
+    s->validated = step;
     char line[640];
     snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"validation_loss\": %s%s%s}", step,
              json_number(loss).text, ema ? ", \"validation_loss_average\": " : "",

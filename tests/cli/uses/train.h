@@ -117,6 +117,17 @@ static const std::vector<Use> train_uses = {
          }
      }},
     {"train",
+     {"keep-last", "keep-best"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const std::string run =
+             t.trained("points.json", {"--save-every", "5", "--keep-last", "2", "--keep-best",
+                                       "--holdout", "0.1", "--validate-every", "10"});
+         EXPECT_EQ(t.list(run + "/checkpoints").size(), 2u);
+         EXPECT_TRUE(t.exists(run + "/checkpoints/step-000020/model_index.json"));
+         EXPECT_TRUE(t.exists(run + "/best/model_index.json"));
+     }},
+    {"train",
      {"preview-every"},
      [](EveryOption &t) {
          t.make_configs();
@@ -184,6 +195,12 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "antithetic", {"--antithetic=true"}, 2, "takes no value"},
     {"train", "cond-dropout", {"--cond-dropout", "2"}, 2, "a number from 0 to 1"},
     {"train", "save-every", {"--save-every", "-1"}, 2, "a whole number from 0"},
+    {"train", "keep-last", {"--keep-last", "all"}, 2, "a whole number from 0"},
+    {"train",
+     "keep-best",
+     {"--config", "points.json", "--keep-best", "--out", "a"},
+     2,
+     "--validate-every and --holdout"},
     {"train", "preview-every", {"--preview-every", "often"}, 2, "a whole number from 0"},
     {"train",
      "validate-every",
