@@ -11,6 +11,7 @@ typedef struct attention {
     int threads;
 } attention;
 
+/* `length_at`: index of the lengths among the inputs, or -1 where they are not asked for. */
 static attention attention_of(const tw_ref_call *c, int length_at) {
     const int64_t d = c->dim['C'] / c->dim['H'];
     return (attention){.n = c->dim['N'],
@@ -22,7 +23,7 @@ static attention attention_of(const tw_ref_call *c, int length_at) {
                        .padded_keys = tw_fast_padded(c->dim['~']),
                        .padded_d = tw_fast_padded(d),
                        .scale = (float)c->attr.attention.scale,
-                       .length = c->n_in > length_at ? c->in[length_at] : NULL,
+                       .length = length_at >= 0 && c->n_in > length_at ? c->in[length_at] : NULL,
                        .threads = c->threads};
 }
 
@@ -47,12 +48,12 @@ static int64_t whole_lines(int64_t floats) {
 }
 
 size_t tw_fast_attention_workspace(const tw_ref_call *call) {
-    const attention s = attention_of(call, TW_OP_MAX_IN);
+    const attention s = attention_of(call, -1);
     return (size_t)(s.threads * whole_lines(forward_floats(&s))) * sizeof(float);
 }
 
 size_t tw_fast_attention_bwd_workspace(const tw_ref_call *call) {
-    const attention s = attention_of(call, TW_OP_MAX_IN);
+    const attention s = attention_of(call, -1);
     return (size_t)(s.threads * whole_lines(backward_floats(&s))) * sizeof(float);
 }
 
