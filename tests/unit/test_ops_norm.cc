@@ -151,6 +151,39 @@ TEST(GroupNorm, GradientInFloat) {
     }
 }
 
+// What is added to dx in the same pass, where that is plain and nobody else reads dx.
+TEST(GroupNorm, GradientAndSum) {
+    Random random(47);
+    for (const NormCase &c : NormGrid())
+        for (int form = 0; form < 4; form++) {
+            const Op f = MakeNorm(c, random);
+            const auto y = RunOp(f, TW_F64);
+            Op op{TW_OP_GROUP_NORM_BWD,
+                  f.attr,
+                  {Real(c.x, random.Normal(c.x)), f.in[0], f.in[1], f.in[2], f.in[3],
+                   Real(f.out[1].shape, y[1]), Real(f.out[2].shape, y[2])},
+                  {Out(c.x), Zeros(f.in[1].shape), Zeros(f.in[2].shape),
+                   c.shifted ? Out(f.in[3].shape) : Absent()}};
+            tw_op_attr plain = NoAttr();
+            plain.axpby = {1, form == 2 ? 0.5 : 1};
+            op.out[0].hidden = form != 3;
+            const Arg other = Real(c.x, random.Normal(c.x));
+            Op sum{TW_OP_AXPBY, plain, {other, Previous()}, {Out(c.x)}};
+            if (form == 1) std::swap(sum.in[0], sum.in[1]);
+            Backend reference("cpu-reference"), fast("cpu-fast");
+            Chain exact({op, sum}, TW_F64), got({op, sum}, TW_F32);
+            int claimed = 0;
+            ASSERT_EQ(exact.Run(reference.get()), TW_OK) << reference.error();
+            ASSERT_EQ(got.Run(fast.get(), nullptr, &claimed), TW_OK) << fast.error();
+            EXPECT_EQ(claimed, form < 2 ? 2 : 1);
+            double size = 3 * Largest(y[2]) * Largest(f.in[1].v) * Largest(op.in[0].v);
+            if (c.shifted) size *= 1 + Largest(f.in[3].v);
+            ExpectClose(got.Outputs(1)[0], exact.Outputs(1)[0],
+                        Values(other.v.size(), size + Largest(other.v)), 4 * kUlp, 16 * kUlp,
+                        "group norm gradient and sum");
+        }
+}
+
 TEST(Activations, AreTheirFormulas) {
     Random random(43);
     const Shape shape{37, 29};

@@ -19,6 +19,8 @@ size_t tw_fast_attention_bwd_workspace(const tw_ref_call *call);
 
 void tw_fast_group_norm(const tw_ref_call *call);
 size_t tw_fast_group_norm_workspace(const tw_ref_call *call);
+/* With an operand more than the operation has, dx is added to it in the same pass. */
+#define TW_FAST_NORM_SUMMAND 7
 void tw_fast_group_norm_bwd(const tw_ref_call *call);
 size_t tw_fast_group_norm_bwd_workspace(const tw_ref_call *call);
 

@@ -197,7 +197,7 @@ void tw_fast_group_norm(const tw_ref_call *call) {
 
 typedef struct backward {
     norm s;
-    const float *dy, *x, *gamma, *beta, *ss, *mean, *rstd;
+    const float *dy, *x, *gamma, *beta, *ss, *mean, *rstd, *summand;
     float *dx, *dss;
     double *sum, *sum_x;                   /* of dv and of dv times the normalised x */
     float *centre, *scale, *a, *b, *m, *k; /* see backward_terms */
@@ -281,28 +281,33 @@ static void backward_terms(const void *self, int64_t n) {
     }
 }
 
-/* dx = rstd (a dv - m - normalised k) */
-static inline __attribute__((always_inline)) void
-finish_to(const float *restrict x, const float *dv, float *dx, int64_t rows, int64_t stride,
-          int64_t width, const float *restrict centre, const float *restrict scale,
-          const float *restrict a, const float *restrict m, const float *restrict k) {
+/* dx = rstd (a dv - m - normalised k) + summand, for `width` channels from `k` on. */
+static inline __attribute__((always_inline)) void finish_to(const backward *f, const float *dv,
+                                                            int64_t at, int64_t k, int64_t rows,
+                                                            int64_t width, bool sum) {
+    const float *restrict x = f->x + at, *restrict other = sum ? f->summand + at : NULL;
+    const float *restrict centre = f->centre + k, *restrict scale = f->scale + k;
+    const float *restrict a = f->a + k, *restrict m = f->m + k, *restrict slope = f->k + k;
+    float *dx = f->dx + at;
+    const int64_t stride = f->s.c;
     for (int64_t p = 0; p < rows; p++)
 #pragma omp simd
         for (int64_t c = 0; c < width; c++) {
-            const int64_t at = p * stride + c;
-            const float normalised = (x[at] - centre[c]) * scale[c];
-            dx[at] = scale[c] * (a[c] * dv[at] - m[c] - normalised * k[c]);
+            const int64_t i = p * stride + c;
+            const float normalised = (x[i] - centre[c]) * scale[c];
+            const float d = scale[c] * (a[c] * dv[i] - m[c] - normalised * slope[c]);
+            dx[i] = sum ? d + other[i] : d;
         }
 }
 
 TW_HOT static void finish(const backward *f, const float *dv, int64_t at, int64_t k, int64_t rows,
                           int64_t width) {
-    const float *x = f->x + at, *centre = f->centre + k, *scale = f->scale + k, *a = f->a + k;
-    const float *m = f->m + k, *mean_x = f->k + k;
-    if (width == PANEL)
-        finish_to(x, dv + at, f->dx + at, rows, f->s.c, PANEL, centre, scale, a, m, mean_x);
+    if (width == PANEL && f->summand)
+        finish_to(f, dv + at, at, k, rows, PANEL, true);
+    else if (width == PANEL)
+        finish_to(f, dv + at, at, k, rows, PANEL, false);
     else
-        finish_to(x, dv + at, f->dx + at, rows, f->s.c, width, centre, scale, a, m, mean_x);
+        finish_to(f, dv + at, at, k, rows, width, f->summand != NULL);
 }
 
 static void backward_finish(const void *self, int64_t n, int64_t first, int64_t rows) {
@@ -347,6 +352,8 @@ void tw_fast_group_norm_bwd(const tw_ref_call *call) {
                   .ss = call->in[4],
                   .mean = call->in[5],
                   .rstd = call->in[6],
+                  .summand =
+                      call->n_in > TW_FAST_NORM_SUMMAND ? call->in[TW_FAST_NORM_SUMMAND] : NULL,
                   .dx = call->out[0],
                   .dss = call->n_out > 3 ? call->out[3] : NULL,
                   .sum = call->workspace};

@@ -18,6 +18,23 @@ static const tw_fast_entry entries[TW_OP_COUNT] = {
     [TW_OP_ATTENTION_BWD] = {tw_fast_attention_bwd, tw_fast_attention_bwd_workspace},
 };
 
+/* The gradient of a normalisation whose result is at once added to another: the slot of that other,
+ * or -1. */
+static int summand_after_norm(const tw_region *region) {
+    const tw_region_op *norm = &region->ops[0], *sum = &region->ops[1];
+    if (region->n_ops < 2 || norm->kind != TW_OP_GROUP_NORM_BWD || sum->kind != TW_OP_AXPBY)
+        return -1;
+    const int dx = norm->out[0];
+    if (dx < 0 || region->slots[dx].needed || sum->n_in < 2) return -1;
+    if (sum->attr.axpby.alpha != 1 || sum->attr.axpby.beta != 1 || sum->in[0] == sum->in[1])
+        return -1;
+    const int other = sum->in[0] == dx ? sum->in[1] : sum->in[1] == dx ? sum->in[0] : -1;
+    if (other < 0) return -1;
+    return tw_desc_count(&region->slots[other].desc) == tw_desc_count(&region->slots[dx].desc)
+               ? other
+               : -1;
+}
+
 static tw_status fast_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
                           void *workspace) {
     (void)backend;
@@ -49,11 +66,17 @@ static tw_status fast_prepare(tw_backend *backend, const tw_region *region, tw_k
     s->run = entries[op->kind].run;
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
+    const int summand = summand_after_norm(region);
+    if (summand >= 0) {
+        s->call.n_in = TW_FAST_NORM_SUMMAND + 1;
+        s->in[TW_FAST_NORM_SUMMAND] = summand;
+        s->out[0] = region->ops[1].out[0];
+    }
     kernel->run = fast_run;
     kernel->destroy = fast_destroy;
     kernel->state = s;
     kernel->workspace = entries[op->kind].workspace ? entries[op->kind].workspace(&call) : 0;
-    kernel->claimed = 1;
+    kernel->claimed = summand >= 0 ? 2 : 1;
     return TW_OK;
 }
 
