@@ -18,10 +18,11 @@ struct tw_file_writer {
     tw_context *ctx;
     char *path;              /* as the caller gave it, for messages */
     char *target;            /* what is renamed over: `path` with symbolic links resolved */
-    char *temporary;         /* beside the target */
+    char *temporary;         /* beside the target; see `named` */
     size_t directory_length; /* of `target`, including the slash; 0: the current directory */
     int fd;
-    int error; /* errno of the first failure */
+    bool named; /* `temporary` is the file's name by now */
+    int error;  /* errno of the first failure */
     size_t used;
     uint8_t buffer[BUFFER_BYTES];
 };
@@ -148,20 +149,62 @@ static void free_writer(tw_file_writer *w) {
     tw_free(ctx, w);
 }
 
-/* Creates the temporary file. Not mkstemp: that would ignore the umask. */
-static tw_status create_temporary(tw_file_writer *w) {
+/* The directory of the target, for open(); freed with free(). */
+static char *directory_of(const tw_file_writer *w) {
+    return strndup(w->directory_length ? w->target : ".",
+                   w->directory_length ? w->directory_length : 1);
+}
+
+static void fd_path(int fd, char *out, size_t size) {
+    snprintf(out, size, "/proc/self/fd/%d", fd);
+}
+
+bool tw_file_nameless = true;
+
+/* A file without a name goes with the process, however that ends. Not every file system has them,
+ * and naming one later takes /proc. */
+static bool open_nameless(tw_file_writer *w) {
+    char path[48];
+    char *directory = tw_file_nameless ? directory_of(w) : NULL;
+    if (!directory) return false;
+    w->fd = open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    free(directory);
+    if (w->fd < 0) return false;
+    fd_path(w->fd, path, sizeof path);
+    if (access(path, F_OK) == 0) return true;
+    close(w->fd);
+    w->fd = -1;
+    return false;
+}
+
+/* Gives the file its temporary name: the nameless one by a link, else by creating it. Not mkstemp:
+ * that would ignore the umask. 0, or errno. */
+static int name_temporary(tw_file_writer *w) {
     static atomic_uint serial;
     const size_t room = w->directory_length + 64;
-    w->temporary = tw_allocate(w->ctx, room, 1);
-    if (!w->temporary) return TW_ERROR_MEMORY;
-    for (int attempt = 0; attempt < 100; attempt++) {
+    char path[48];
+    if (w->fd >= 0) fd_path(w->fd, path, sizeof path);
+    for (int attempt = 0; attempt < 100 && !w->named; attempt++) {
         unsigned n = atomic_fetch_add(&serial, 1);
         snprintf(w->temporary, room, "%.*s.tweedie-%ld-%u.tmp", (int)w->directory_length, w->target,
                  (long)getpid(), n);
-        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w->fd >= 0 || errno != EEXIST) break;
+        if (w->fd >= 0) {
+            w->named = linkat(AT_FDCWD, path, AT_FDCWD, w->temporary, AT_SYMLINK_FOLLOW) == 0;
+        } else {
+            w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+            w->named = w->fd >= 0;
+        }
+        if (!w->named && errno != EEXIST) return errno;
     }
-    return w->fd >= 0 ? TW_OK : fail_errno(w->ctx, w->path, "create", errno);
+    return w->named ? 0 : EEXIST;
+}
+
+static tw_status create_temporary(tw_file_writer *w) {
+    w->temporary = tw_allocate(w->ctx, w->directory_length + 64, 1);
+    if (!w->temporary) return TW_ERROR_MEMORY;
+    if (open_nameless(w)) return TW_OK;
+    const int error = name_temporary(w);
+    return error ? fail_errno(w->ctx, w->path, "create", error) : TW_OK;
 }
 
 /* Finds what the path stands for. *mode gets the permissions of a file that is already there. */
@@ -246,8 +289,7 @@ tw_status tw_file_writer_write(tw_file_writer *w, const void *bytes, size_t size
 
 /* Makes the new name durable. Some file systems cannot: that does not make the file wrong. */
 static int sync_directory(const tw_file_writer *w) {
-    char *directory = strndup(w->directory_length ? w->target : ".",
-                              w->directory_length ? w->directory_length : 1);
+    char *directory = directory_of(w);
     if (!directory) return ENOMEM;
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error = 0;
     free(directory);
@@ -260,6 +302,7 @@ static int sync_directory(const tw_file_writer *w) {
 tw_status tw_file_writer_commit(tw_file_writer *w) {
     flush_buffer(w);
     if (!w->error && fsync(w->fd) != 0 && errno != EINVAL) w->error = errno;
+    if (!w->error && !w->named) w->error = name_temporary(w);
     /* After close, whatever it says, the descriptor is gone. */
     if (close(w->fd) != 0 && !w->error) w->error = errno;
     w->fd = -1;
@@ -278,8 +321,7 @@ tw_status tw_file_writer_commit(tw_file_writer *w) {
 void tw_file_writer_abort(tw_file_writer *w) {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
-    /* Without a descriptor the name may be somebody else's, unless commit just closed ours. */
-    if (w->temporary && (w->fd >= 0 || w->error)) unlink(w->temporary);
+    if (w->named) unlink(w->temporary);
     free_writer(w);
 }
 

@@ -22,8 +22,9 @@ void tw_file_unmap(tw_file_mapping *mapping);
 tw_status tw_file_read(tw_context *ctx, const char *path, size_t cap, char **bytes, size_t *size);
 
 /* A file that appears under its name only when it is complete and on the disk. The bytes go to a
- * temporary file in the same directory; commit renames it. An existing file keeps its permissions,
- * and is untouched unless commit succeeds. Something that is not a regular file is refused. */
+ * file without a name in the same directory, or, where the file system has none, to a temporary
+ * one; commit renames it. An existing file keeps its permissions, and is untouched unless commit
+ * succeeds. Something that is not a regular file is refused. */
 typedef struct tw_file_writer tw_file_writer;
 tw_status tw_file_writer_open(tw_context *ctx, const char *path, tw_file_writer **out);
 /* After a failure every further call on this writer fails the same way. */
@@ -31,6 +32,9 @@ tw_status tw_file_writer_write(tw_file_writer *writer, const void *bytes, size_t
 /* Both free the writer, commit also when it fails. Abort takes null. */
 tw_status tw_file_writer_commit(tw_file_writer *writer);
 void tw_file_writer_abort(tw_file_writer *writer);
+
+/* For tests: false writes as on a file system where every file has a name. */
+extern bool tw_file_nameless;
 
 /* The three in one. */
 tw_status tw_file_write(tw_context *ctx, const char *path, const void *bytes, size_t size);

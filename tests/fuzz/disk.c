@@ -13,6 +13,7 @@ static struct {
     size_t size;
 } files[FUZZ_FILES];
 static int count;
+bool tw_file_nameless;
 
 struct tw_file_writer {
     tw_context *ctx;

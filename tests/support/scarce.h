@@ -93,7 +93,7 @@ struct Outcome {
 // call is made once more, now with memory, and must give the numbers of one that never failed.
 // The first `every` allocations fail one by one, later ones in growing steps.
 inline void fail_everywhere(Scarce &scarce, const std::function<Outcome()> &call,
-                            int64_t at_least = 1, int64_t every = 400) {
+                            int64_t at_least = 1, int64_t every = 120) {
     scarce.plenty();
     const Outcome right = call();
     ASSERT_EQ(right.status, TW_OK) << tw_context_error(scarce.ctx());

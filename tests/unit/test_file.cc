@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <string>
@@ -171,6 +172,52 @@ TEST(File, AFailureOnlySeenAtCommitIsCaught) {
     ASSERT_EQ(tw_file_writer_open(nullptr, path.c_str(), &w), TW_OK);
     ASSERT_EQ(tw_file_writer_write(w, "twelve bytes", 12), TW_OK); // still in the buffer
     EXPECT_EQ(tw_file_writer_commit(w), TW_ERROR_IO);
+    EXPECT_EQ(dir.entries(), 0u);
+}
+
+// As on a file system without nameless files.
+TEST(File, TemporaryFilesAreTakenAway) {
+    TempDir dir;
+    const std::string path = dir.file("out"), big(300000, 'x');
+    write_file(path, "old");
+    tw_file_nameless = false;
+    tw_file_writer *w;
+    ASSERT_EQ(tw_file_writer_open(nullptr, path.c_str(), &w), TW_OK);
+    EXPECT_EQ(dir.entries(), 2u);
+    tw_file_writer_abort(w);
+    EXPECT_EQ(dir.entries(), 1u);
+    {
+        FileSizeLimit limit(100000);
+        EXPECT_EQ(tw_file_write(nullptr, path.c_str(), big.data(), big.size()), TW_ERROR_IO);
+        EXPECT_EQ(error(), path + ": cannot write: File too large");
+    }
+    EXPECT_EQ(read_file(path), "old");
+    EXPECT_EQ(tw_file_write(nullptr, path.c_str(), "new", 3), TW_OK);
+    EXPECT_EQ(read_file(path), "new");
+    EXPECT_EQ(dir.entries(), 1u);
+    EXPECT_EQ(tw_file_write(nullptr, (dir.path() + "/none/out").c_str(), "x", 1), TW_ERROR_IO);
+    EXPECT_NE(error().find("none/out: cannot create: No such file"), std::string::npos) << error();
+    tw_file_nameless = true;
+}
+
+// However a process ends while it writes, no temporary file stays behind.
+TEST(File, AKilledWriterLeavesNothing) {
+    TempDir dir;
+    const int probe = open(dir.path().c_str(), O_TMPFILE | O_WRONLY, 0666);
+    if (probe < 0) GTEST_SKIP() << "this file system has no files without a name";
+    close(probe);
+    const pid_t child = fork();
+    if (child == 0) {
+        tw_file_writer *w;
+        const std::string big(300000, 'x');
+        if (tw_file_writer_open(nullptr, dir.file("out").c_str(), &w) != TW_OK ||
+            tw_file_writer_write(w, big.data(), big.size()) != TW_OK)
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status)) << status;
     EXPECT_EQ(dir.entries(), 0u);
 }
 
