@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/help.h"
 #include "cli/progress.h"
+#include "cli/signals.h"
 
 static const cli_command *const commands[] = {
     &cli_info_command,     &cli_train_command,      &cli_sample_command, &cli_plot_command,
@@ -128,6 +129,7 @@ static void shorten_spinning(char **argv) {
 
 int main(int argc, char **argv) {
     shorten_spinning(argv);
+    cli_signals_begin();
     /* Only the character set: numbers keep their points. */
     setlocale(LC_CTYPE, "");
     cli_progress_init(strcmp(nl_langinfo(CODESET), "UTF-8") == 0);

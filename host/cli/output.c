@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,6 +8,8 @@
 
 #include "cli/cli.h"
 #include "cli/scatter.h"
+#include "cli/signals.h"
+#include "core/context.h"
 #include "io/file.h"
 #include "io/npy.h"
 #include "io/png.h"
@@ -111,25 +114,53 @@ static void folder_name(char *out, size_t size, const char *folder, int64_t inde
     snprintf(out, size, "%s/%05lld.png", folder, (long long)index);
 }
 
+/* Takes the folder for unfinished pictures out of the failure's text. */
+static tw_status hide_scratch(tw_context *ctx, tw_status status, const char *scratch) {
+    char text[1024];
+    snprintf(text, sizeof text, "%s", tw_context_error(ctx));
+    const char *inner = strrchr(scratch, '/');
+    char *at = strstr(text, inner);
+    if (!at) return status;
+    memmove(at, at + strlen(inner), strlen(at + strlen(inner)) + 1);
+    return tw_fail(ctx, status, "%s", text);
+}
+
+/* All pictures are written before the first takes its name, so that a full disk leaves what was
+ * there. */
 static tw_status write_folder(tw_context *ctx, const char *folder, const cli_shape *shape,
                               int64_t n, const float *values) {
-    char path[4200];
+    char scratch[4096], from[4200], to[4200];
     const bool fresh = !tw_directory_exists(folder);
+    snprintf(scratch, sizeof scratch, "%s/.tweedie-%ld.tmp", folder, (long)getpid());
     tw_status s = tw_directory_make(ctx, folder);
-    int64_t written = 0;
-    for (; s == TW_OK && written < n; written++) {
-        folder_name(path, sizeof path, folder, written);
-        s = write_png(ctx, path, shape, 1, values + written * shape->count, 1);
-        if (s != TW_OK) break;
+    if (s == TW_OK) s = tw_directory_make(ctx, scratch);
+    int64_t written = 0, named = 0;
+    while (s == TW_OK && written < n) {
+        folder_name(from, sizeof from, scratch, written);
+        folder_name(to, sizeof to, folder, written);
+        if (cli_signals_stop())
+            s = tw_fail(ctx, TW_ERROR_CANCELLED, "interrupted");
+        else if (tw_directory_exists(to))
+            s = tw_fail(ctx, TW_ERROR_IO, "%s: is a directory, expected a file", to);
+        else
+            s = write_png(ctx, from, shape, 1, values + written * shape->count, 1);
+        written += s == TW_OK;
     }
-    if (s != TW_OK) {
-        for (int64_t i = 0; i < written; i++) {
-            folder_name(path, sizeof path, folder, i);
-            unlink(path);
-        }
-        if (fresh) rmdir(folder);
+    while (s == TW_OK && named < n) {
+        folder_name(from, sizeof from, scratch, named);
+        folder_name(to, sizeof to, folder, named);
+        if (rename(from, to) != 0)
+            s = tw_fail(ctx, TW_ERROR_IO, "%s: cannot write: %s", to, strerror(errno));
+        else
+            named++;
     }
-    return s;
+    for (int64_t i = named; i < written; i++) {
+        folder_name(from, sizeof from, scratch, i);
+        unlink(from);
+    }
+    rmdir(scratch);
+    if (s != TW_OK && fresh) rmdir(folder);
+    return s == TW_OK ? s : hide_scratch(ctx, s, scratch);
 }
 
 tw_status cli_output_write(tw_context *ctx, const char *path, cli_output_kind kind,

@@ -299,6 +299,28 @@ static void print_summary(const drawing *d, double seconds) {
     }
 }
 
+static int interrupted(const char *what) {
+    cli_fail("interrupted; %s", what);
+    return CLI_INTERRUPTED;
+}
+
+/* A signal waits until the file that is being written is whole. */
+static int write_results(drawing *d) {
+    const char *out = cli_text(d->args, "out");
+    if (cli_signals_stop()) return interrupted("nothing was written");
+    tw_status s = cli_output_write(d->ctx, out, d->kind, &d->shape, d->n, d->values, d->columns);
+    if (s == TW_ERROR_CANCELLED) return interrupted("nothing was written");
+    if (s != TW_OK) return cli_fail_status(d->ctx, s);
+    printf("%s\n", out);
+    if (cli_signals_stop())
+        return interrupted(d->trajectory.path ? "the samples were written, the trajectory was not"
+                                              : "the samples were written");
+    s = cli_trajectory_write(d->ctx, &d->trajectory);
+    if (s != TW_OK) return cli_fail_status(d->ctx, s);
+    if (d->trajectory.path) printf("%s\n", d->trajectory.path);
+    return CLI_OK;
+}
+
 static int draw(drawing *d) {
     size_t bytes = 0;
     char arena[192] = "";
@@ -309,19 +331,10 @@ static int draw(drawing *d) {
     cli_signals_catch();
     d->begun = cli_seconds();
     s = tw_sampler_run(d->sampler, d->n, d->labels, d->noise, d->values);
-    if (s == TW_ERROR_CANCELLED) {
-        cli_fail("interrupted; nothing was written");
-        return CLI_INTERRUPTED;
-    }
+    if (s == TW_ERROR_CANCELLED) return interrupted("nothing was written");
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
     print_summary(d, cli_seconds() - d->begun);
-    const char *out = cli_text(d->args, "out");
-    s = cli_output_write(d->ctx, out, d->kind, &d->shape, d->n, d->values, d->columns);
-    if (s == TW_OK) s = cli_trajectory_write(d->ctx, &d->trajectory);
-    if (s != TW_OK) return cli_fail_status(d->ctx, s);
-    printf("%s\n", out);
-    if (d->trajectory.path) printf("%s\n", d->trajectory.path);
-    return CLI_OK;
+    return write_results(d);
 }
 
 static int run(const cli_args *args) {

@@ -4,22 +4,39 @@
 #include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t caught;
+#include "cli/cli.h"
+
+static volatile sig_atomic_t waiting, caught;
 
 static void on_signal(int number) {
+    static const char line[] = "tweedie: interrupted\n";
     (void)number;
-    if (caught) _exit(130);
-    caught = 1;
+    if (waiting && !caught) {
+        caught = 1;
+        return;
+    }
+    if (!waiting && write(STDERR_FILENO, line, sizeof line - 1) < 0) _exit(CLI_INTERRUPTED);
+    _exit(CLI_INTERRUPTED);
 }
 
-void cli_signals_catch(void) {
-    struct sigaction action;
+/* What the caller ignores, as a shell does for a program in the background, stays ignored. */
+static void catch_one(int number) {
+    struct sigaction action, before;
+    if (sigaction(number, NULL, &before) == 0 && before.sa_handler == SIG_IGN) return;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    sigaction(number, &action, NULL);
+}
+
+void cli_signals_begin(void) {
+    catch_one(SIGINT);
+    catch_one(SIGTERM);
+}
+
+void cli_signals_catch(void) {
+    waiting = 1;
 }
 
 bool cli_signals_stop(void) {
