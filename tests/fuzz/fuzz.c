@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MEMORY_CAP ((size_t)4 << 20)
+static struct { size_t cap, bytes, blocks; } held = {.cap = (size_t)4 << 20};
 
-static struct { size_t bytes, blocks; } held;
+void fuzz_cap(size_t bytes) {
+    held.cap = bytes;
+}
 
 void fuzz_check_failed(const char *what, const char *file, int line) {
     fprintf(stderr, "%s:%d: not so: %s\nthe last error: %s\n", file, line, what,
@@ -19,7 +21,8 @@ void fuzz_check_failed(const char *what, const char *file, int line) {
 static void *capped_allocate(void *user, size_t bytes, size_t alignment) {
     void *memory = NULL;
     (void)user;
-    if (bytes > MEMORY_CAP - held.bytes || posix_memalign(&memory, alignment, bytes) != 0)
+    if (bytes > held.cap || held.bytes > held.cap - bytes ||
+        posix_memalign(&memory, alignment, bytes) != 0)
         return NULL;
     held.bytes += malloc_usable_size(memory);
     held.blocks++;

@@ -18,6 +18,8 @@ _Noreturn void fuzz_check_failed(const char *what, const char *file, int line);
 
 /* Made by the first call, never freed. */
 tw_context *fuzz_context(void);
+/* Bytes that the context gives out at most; 4 MiB unless said. */
+void fuzz_cap(size_t bytes);
 /* Allocations of the context that are not released. */
 size_t fuzz_held(void);
 

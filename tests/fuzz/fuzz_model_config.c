@@ -26,6 +26,7 @@ static void check_model(const tw_model *m, const char *text) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tw_context *ctx = fuzz_context();
     const size_t before = fuzz_held();
+    fuzz_cap((size_t)256 << 10); /* a large network takes long to describe */
     char *text = fuzz_text(data, size);
     tw_model *model = NULL;
     const tw_status s =

@@ -24,6 +24,7 @@ static void check_same(tw_model *a, tw_model *b) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tw_context *ctx = fuzz_context();
     const size_t before = fuzz_held();
+    fuzz_cap((size_t)256 << 10); /* a large network takes long to describe */
     tw_model *model = NULL, *again = NULL;
     fuzz_disk_fill(data, size);
     const bool variant = fuzz_disk_name(0) && fuzz_disk_name(0)[0] == 'v';
