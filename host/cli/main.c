@@ -82,14 +82,9 @@ int cli_context(const cli_args *args, tw_context **out) {
 
 int cli_unknown_command(const char *word) {
     const char *closest = NULL;
-    int best = 3;
-    for (int i = 0; commands[i]; i++) {
-        const int d = cli_distance(word, commands[i]->name);
-        if (d < best) {
-            best = d;
-            closest = commands[i]->name;
-        }
-    }
+    int best = CLI_NEAR;
+    for (int i = 0; commands[i]; i++)
+        if (cli_nearer(word, commands[i]->name, &best)) closest = commands[i]->name;
     if (closest) return cli_usage("unknown command \"%s\"; did you mean %s?", word, closest);
     return cli_usage("unknown command \"%s\"; `tweedie help` lists them", word);
 }

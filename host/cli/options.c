@@ -29,6 +29,17 @@ int cli_distance(const char *a, const char *b) {
     return d[n][m] < 9 ? d[n][m] : 9;
 }
 
+bool cli_nearer(const char *typed, const char *name, int *best) {
+    const size_t length = strlen(typed);
+    int d = cli_distance(typed, name);
+    /* The beginning of a name is as good as a slip. */
+    if (length >= 3 && d > 1 && strncmp(name, typed, length) == 0) d = 1;
+    /* One edit in a name of one letter is another name. */
+    if (d >= *best || (size_t)d >= length) return false;
+    *best = d;
+    return true;
+}
+
 bool cli_parse_int(const char *text, int64_t *out) {
     const char *digits = text + (*text == '-' || *text == '+');
     if (!*digits || strspn(digits, "0123456789") != strlen(digits)) return false;
@@ -134,16 +145,9 @@ static int unknown_option(const cli_command *command, const char *word, size_t l
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(length < 60 ? length : 60), word);
     const char *closest = NULL;
-    int best = 3;
-    for (int i = 0; command->options[i].name; i++) {
-        if (command->options[i].type == CLI_HEADING) continue;
-        const int d = cli_distance(name, command->options[i].name);
-        /* One edit in a name of two letters is another name. */
-        if (d < best && d < (int)strlen(name)) {
-            best = d;
-            closest = command->options[i].name;
-        }
-    }
+    int best = CLI_NEAR;
+    for (const cli_option *o = command->options; o->name; o++)
+        if (o->type != CLI_HEADING && cli_nearer(name, o->name, &best)) closest = o->name;
     if (closest)
         return cli_usage("%s: unknown option --%s; did you mean --%s?", command->name, name,
                          closest);

@@ -103,5 +103,8 @@ bool cli_parse_real(const char *text, double *out);
 
 /* Number of edits (insert, delete, replace, swap neighbours) from a to b; capped at 9. */
 int cli_distance(const char *a, const char *b);
+/* Whether `name` is nearer to what was typed than the best so far, which begins as CLI_NEAR. */
+#define CLI_NEAR 3
+bool cli_nearer(const char *typed, const char *name, int *best);
 
 #endif

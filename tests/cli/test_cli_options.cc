@@ -20,7 +20,8 @@ TEST_F(Options, HelpAndVersionGoToStdout) {
 TEST_F(Options, CommandsAreNamedWhole) {
     fails(2, {}, {"expected a command"});
     fails(2, {"smaple"}, {"unknown command \"smaple\"", "did you mean sample?"});
-    fails(2, {"sam"}, {"unknown command \"sam\""});
+    fails(2, {"sam"}, {"unknown command \"sam\"", "did you mean sample?"});
+    fails(2, {"denoise"}, {"unknown command \"denoise\"; `tweedie help` lists them"});
     fails(2, {"help", "tarin"}, {"did you mean train?"});
     fails(2, {"help", "info", "train"}, {"help: expected one COMMAND", "\"train\""});
     fails(2, {"--versoin"}, {"unknown command"});
@@ -32,7 +33,7 @@ TEST_F(Options, UnknownOnesAreRefusedWithTheClosest) {
     fails(2, {"train", "--batchsize=5"}, {"did you mean --batch-size?"});
     fails(2, {"info", "--colour"}, {"unknown option --colour", "tweedie help info"});
     // No abbreviations, though only one option begins so.
-    fails(2, {"sample", "--guid", "2"}, {"unknown option --guid"});
+    fails(2, {"sample", "--guid", "2"}, {"unknown option --guid", "mean --guidance?"});
     fails(2, {"sample", "-n", "2"}, {"got \"-n\""});
     fails(2, {"sample", "cats.png"}, {"expected an option", "\"cats.png\""});
     fails(2, {"sample", "--"}, {"expected an option"});
