@@ -519,6 +519,30 @@ uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Si
     return me->result;
 }
 
+// What the lanes brought, by lane. The matrix operations order no memory of their own.
+static void *brought[32];
+
+void meet_warp_act(void *mine, void (*act)(void *const *lanes), Site site) {
+    Thread *me = current;
+    Block *b = me->block;
+    me->kind = Meet::act;
+    me->mask = 0xffffffffu;
+    me->value = reinterpret_cast<uintptr_t>(mine);
+    me->site = site;
+    me->state = State::at_warp;
+    Thread **lanes = b->thread + me->warp * 32;
+    const unsigned count = b->threads - me->warp * 32 < 32 ? b->threads - me->warp * 32 : 32;
+    if (!warp_complete(me, lanes, count)) {
+        enter_scheduler();
+        return;
+    }
+    for (unsigned l = 0; l < 32; l++) {
+        brought[l] = reinterpret_cast<void *>(lanes[l]->value);
+        lanes[l]->state = State::ready;
+    }
+    act(brought);
+}
+
 // ---- shared memory, clusters, copies ------------------------------------------------------------
 
 void *shared_take(unsigned index, size_t bytes) {

@@ -1,6 +1,7 @@
 # One test program a kernel family: FAMILY_test.cpp.
 set(TW_KERNEL_TEST_FAMILIES
     wrappers
+    mma
     noise
     sampler
     update

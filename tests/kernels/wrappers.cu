@@ -6,7 +6,10 @@
 #include "device/cluster.cuh"
 #include "device/copy.cuh"
 #include "device/launch.cuh"
+#include "device/ldmatrix.cuh"
 #include "device/math.cuh"
+#include "device/mma.cuh"
+#include "device/swizzle.cuh"
 #include "device/warp.cuh"
 
 namespace tw {
@@ -79,6 +82,75 @@ __global__ void cluster_kernel(uint32_t *out) {
     out[blockIdx.x * 32 + threadIdx.x] = sum;
 }
 
+__global__ void matrix_kernel(const uint32_t *in, MatrixResults *out) {
+    TW_SHARED(arena);
+    uint32_t *tile = arena.take<uint32_t>(128);
+    uint32_t *eight = arena.take<uint32_t>(256);
+    uint32_t *four = arena.take<uint32_t>(256);
+    const unsigned t = threadIdx.x;
+    if (t < 128) copy_async_8(eight + 2 * t, in + 2 * t, 4 * (t % 3));
+    copy_async_4(four + t, in + t, 4 * (t % 2));
+    copy_async_commit();
+    if (t < 128) tile[t] = in[t];
+    copy_async_wait<0>();
+    sync_block();
+    out->copied_8[t] = eight[t];
+    out->copied_4[t] = four[t];
+    out->rounded[t] = to_tf32(in[t]);
+    if (t >= 32) return;
+    uint32_t r1[1], r2[2], r4[4];
+    load_matrices(r1, tile + t * 4);
+    out->one[t] = r1[0];
+    load_matrices(r2, tile + t * 4);
+    for (int i = 0; i < 2; i++) out->two[t][i] = r2[i];
+    load_matrices(r4, tile + t * 4);
+    for (int i = 0; i < 4; i++) out->four[t][i] = r4[i];
+    load_matrices_transposed(r1, tile + t * 4);
+    out->one_t[t] = r1[0];
+    load_matrices_transposed(r2, tile + t * 4);
+    for (int i = 0; i < 2; i++) out->two_t[t][i] = r2[i];
+    load_matrices_transposed(r4, tile + t * 4);
+    for (int i = 0; i < 4; i++) out->four_t[t][i] = r4[i];
+}
+
+template <typename MATH>
+__global__ void multiply_kernel(const unsigned char *a, const unsigned char *b, float *d) {
+    TW_SHARED(arena);
+    unsigned char *rows = arena.take<unsigned char>(48 * 64);
+    const unsigned lane = threadIdx.x;
+    for (unsigned i = lane; i < 48 * 4; i += 32) {
+        const unsigned row = i / 4, chunk = i % 4;
+        copy_async_16(rows + swizzled<64>(row, chunk),
+                      (row < 32 ? a + row * 64 : b + (row - 32) * 64) + chunk * 16);
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+    sync_block();
+    FragmentC c[2][2] = {};
+    for (unsigned step = 0; step < 2; step++) {
+        FragmentA fa[2];
+        FragmentB fb[2];
+        for (int i = 0; i < 2; i++)
+            load_matrices(fa[i].word,
+                          rows + swizzled<64>(16 * i + lane % 16, 2 * step + lane / 16));
+        for (int j = 0; j < 2; j++)
+            load_matrices(fb[j].word,
+                          rows + swizzled<64>(32 + 8 * j + lane % 8, 2 * step + lane / 8 % 2));
+        if constexpr (std::is_same<MATH, tf32>::value) {
+            for (int i = 0; i < 2; i++) {
+                for (uint32_t &w : fa[i].word) w = to_tf32(w);
+                for (uint32_t &w : fb[i].word) w = to_tf32(w);
+            }
+        }
+        multiply_tile<MATH>(c, fa, fb);
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            for (int e = 0; e < 4; e++)
+                d[(16 * i + lane / 4 + e / 2 * 8) * 16 + 8 * j + lane % 4 * 2 + e % 2] =
+                    c[i][j].c[e];
+}
+
 LaunchConfig config_of(int64_t n, unsigned block, twk_stream stream) {
     LaunchConfig c;
     c.grid = dim3((unsigned)ceil_div<int64_t>(n, block));
@@ -113,4 +185,23 @@ twk_status wrappers_cluster(unsigned cluster, uint32_t *out, twk_stream stream) 
 }
 unsigned wrappers_max_cluster() {
     return device_limits().cluster;
+}
+
+twk_status wrappers_matrices(const uint32_t *in, MatrixResults *out, twk_stream stream) {
+    LaunchConfig c = config_of(256, 256, stream);
+    c.shared = shared_bytes<uint32_t>(128 + 2 * 256);
+    return TW_LAUNCH(matrix_kernel, c, in, out);
+}
+twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,
+                             twk_stream stream) {
+    LaunchConfig c = config_of(32, 32, stream);
+    c.shared = 48 * 64;
+    return with_format(format, [&](auto t) {
+        using MATH = std::conditional_t<std::is_same<decltype(t), float>::value, tf32, decltype(t)>;
+        return TW_LAUNCH((multiply_kernel<MATH>), c, static_cast<const unsigned char *>(a),
+                         static_cast<const unsigned char *>(b), d);
+    });
+}
+unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk) {
+    return row_bytes == 64 ? swizzled<64>(row, chunk) : swizzled<128>(row, chunk);
 }

@@ -13,6 +13,15 @@ struct WrapperResults {
     uint32_t count, largest, smallest;
 };
 
+// What one warp finds with ldmatrix in four 8 x 8 matrices of 16-bit elements, stored one below the
+// other, and what the smaller asynchronous copies leave of 256 words.
+struct MatrixResults {
+    uint32_t one[32], two[32][2], four[32][4];
+    uint32_t one_t[32], two_t[32][2], four_t[32][4];
+    uint32_t copied_8[256], copied_4[256]; // thread t asks for 4 (t % 3) bytes, and for 4 (t % 2)
+    uint32_t rounded[256];                 // to_tf32 of the input
+};
+
 twk_status wrappers_run(const uint32_t *in, WrapperResults *out, twk_stream stream);
 twk_status wrappers_convert(const float *in, int64_t n, uint16_t *bf16, uint16_t *f16,
                             float *from_bf16, float *from_f16, twk_stream stream);
@@ -20,3 +29,11 @@ twk_status wrappers_math(const float *in, int64_t n, float *sigmoid, float *exp,
                          float *cosine, twk_stream stream);
 twk_status wrappers_cluster(unsigned cluster, uint32_t *out, twk_stream stream);
 unsigned wrappers_max_cluster();
+
+twk_status wrappers_matrices(const uint32_t *in, MatrixResults *out, twk_stream stream);
+// d[32][16] (+)= a[32][K] b[16][K]^T by one warp, K = 32 in bf16 and fp16 and 16 in fp32 (as tf32):
+// two steps along K from tiles with rows of 64 bytes.
+twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,
+                             twk_stream stream);
+// Byte offset of a chunk in a swizzled tile.
+unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk);

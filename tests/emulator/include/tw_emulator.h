@@ -55,7 +55,7 @@ uint64_t launches();
 
 // ---- what the stand-ins below use ---------------------------------------------------------------
 
-enum class Meet { sync, shuffle, ballot };
+enum class Meet { sync, shuffle, ballot, act };
 
 struct Launch {
     const char *kernel;
@@ -73,6 +73,13 @@ bool run(const Launch &launch);
 void meet_block(Site site);
 void meet_cluster(Site site);
 uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Site site);
+// A meeting of the whole warp at which the last lane to come calls act with what each lane brought.
+void meet_warp_act(void *mine, void (*act)(void *const *lanes), Site site);
+// ldmatrix: `count` 8 x 8 matrices of 16-bit elements, one row's address from each lane.
+void load_matrices(uint32_t *r, int count, bool transposed, const void *row, Site site);
+// m x n products of fragments, added to c; see kernels/device/mma.cuh.
+enum class Mma { bf16, f16, tf32 };
+void multiply(Mma kind, float *c, const uint32_t *a, const uint32_t *b, int m, int n, Site site);
 void *shared_take(unsigned index, size_t bytes);
 unsigned cluster_rank();
 unsigned cluster_size();
@@ -153,11 +160,27 @@ inline uint32_t atomic_max(uint32_t *p, uint32_t v) {
 inline void copy_async_16(void *shared, const void *global, unsigned valid = 16) {
     emu::copy_issue(shared, global, 16, valid);
 }
+inline void copy_async_8(void *shared, const void *global, unsigned valid = 8) {
+    emu::copy_issue(shared, global, 8, valid);
+}
+inline void copy_async_4(void *shared, const void *global, unsigned valid = 4) {
+    emu::copy_issue(shared, global, 4, valid);
+}
 inline void copy_async_commit() {
     emu::copy_commit();
 }
 template <int LEFT> inline void copy_async_wait() {
     emu::copy_wait(LEFT);
+}
+
+// ---- kernels/device/ldmatrix.cuh ----------------------------------------------------------------
+
+template <int COUNT> inline void load_matrices(uint32_t (&r)[COUNT], const void *row, TW_EMU_SITE) {
+    emu::load_matrices(r, COUNT, false, row, emu::Site{file, line});
+}
+template <int COUNT>
+inline void load_matrices_transposed(uint32_t (&r)[COUNT], const void *row, TW_EMU_SITE) {
+    emu::load_matrices(r, COUNT, true, row, emu::Site{file, line});
 }
 
 // ---- kernels/device/cluster.cuh -----------------------------------------------------------------
