@@ -38,9 +38,10 @@ static bool is_of_the_call(const char *name) {
 
 /* What may differ when a run goes on, because it does not touch its numbers. */
 static bool may_change(const char *name) {
-    static const char *const names[] = {"steps",          "data",      "labels",    "threads",
-                                        "save-every",     "keep-last", "keep-best", "preview-every",
-                                        "validate-every", "device"};
+    static const char *const names[] = {
+        "steps",       "data",           "labels",        "threads",       "save-every",
+        "keep-last",   "keep-best",      "preview-every", "preview-steps", "preview-guidance",
+        "tensorboard", "validate-every", "device"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;

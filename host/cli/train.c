@@ -28,7 +28,7 @@ static const cli_option options[] = {
     {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
     {"holdout", CLI_REAL, "P", 0, 0.5, "0", "share of the data kept for validation"},
     CLI_GROUP("Run"),
-    {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics.jsonl, previews"},
+    {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics, pictures"},
     {"resume", CLI_FLAG, NULL, 0, 0, NULL, "continue the run in --out"},
     {"steps", CLI_INT, "N", 1, 1e9, "1000", "optimizer steps of the whole run"},
     {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "seed of the weights, the noise and the data's order"},
@@ -57,7 +57,10 @@ static const cli_option options[] = {
     {"keep-best", CLI_FLAG, NULL, 0, 0, NULL,
      "keep the model with the lowest loss on held-out data in DIR/best"},
     {"preview-every", CLI_INT, "N", 0, 1e9, "0", "steps between pictures of samples; 0: none"},
+    {"preview-steps", CLI_INT, "S", 1, 1e6, "25", "DDIM steps of a picture, at most the model's T"},
+    {"preview-guidance", CLI_REAL, "W", 0, 1e3, "1", "classifier-free guidance of a picture"},
     {"validate-every", CLI_INT, "N", 0, 1e9, "0", "steps between validations; 0: none"},
+    {"tensorboard", CLI_CHOICE, "on|off", 0, 0, "on", "event files for TensorBoard in --out"},
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
     CLI_GROUP("Machine"),
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
@@ -199,6 +202,7 @@ static void close_parts(cli_session *s) {
     cli_writer_close(&s->writer);
     if (s->lock >= 0) close(s->lock);
     if (s->metrics) fclose(s->metrics);
+    tw_tfevents_close(s->events);
     tw_trainer_free(s->trainer);
     tw_dataset_free(s->dataset);
     tw_model_free(s->model);
@@ -218,6 +222,7 @@ static int train(const cli_args *args, const cli_run *run) {
     if (rc) return rc;
     fill_options(args, &s.options);
     rc = open_parts(&s);
+    if (!rc) rc = cli_train_check_preview(&s);
     if (!rc && run->resume) rc = cli_train_lock(&s);
     if (!rc) rc = take_up(&s);
     if (!rc && run->resume && s.first == s.options.steps) {

@@ -7,6 +7,7 @@
 #include "cli/output.h"
 #include "cli/run.h"
 #include "cli/writer.h"
+#include "io/tfevents.h"
 
 typedef struct cli_session {
     const cli_args *args;
@@ -18,11 +19,12 @@ typedef struct cli_session {
     tw_model_info info;
     cli_shape shape;
     tw_trainer_options options;
-    FILE *metrics; /* metrics.jsonl, appended to */
-    bool log_json; /* the same lines on stdout in place of progress */
-    double begun;  /* cli_seconds() before the first step of this command */
-    double lap;    /* seconds of a step, smoothed */
-    double loss;   /* smoothed; its weight so far is in loss_weight */
+    FILE *metrics;       /* metrics.jsonl, appended to */
+    tw_tfevents *events; /* for TensorBoard; null: none */
+    bool log_json;       /* the same lines on stdout in place of progress */
+    double begun;        /* cli_seconds() before the first step of this command */
+    double lap;          /* seconds of a step, smoothed */
+    double loss;         /* smoothed; its weight so far is in loss_weight */
     double loss_weight;
     double shown;      /* when a plain line was last printed */
     int64_t first;     /* steps done before this command */
@@ -42,10 +44,15 @@ int cli_train_lock(cli_session *s);
 int cli_train_begin_files(cli_session *s);
 /* Begins to write what is due after this step: state and model, or the best model so far. */
 int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best);
-/* A picture of samples of the averaged weights in DIR/previews. */
-int cli_train_preview(cli_session *s, int64_t step);
 /* Appends a finished line (without its newline) to metrics.jsonl. */
 int cli_train_log(cli_session *s, const char *line);
+
+/* --- train_preview.c --- */
+
+/* Whether the model's samples can be drawn as the options want. 0, or 2 after the error line. */
+int cli_train_check_preview(const cli_session *s);
+/* A picture of samples of the averaged weights in DIR/previews. */
+int cli_train_preview(cli_session *s, int64_t step);
 
 /* --- train_report.c --- */
 

@@ -6,17 +6,12 @@
 #include <string.h>
 #include <sys/file.h>
 
-#include "cli/signals.h"
 #include "cli/train.h"
 #include "core/context.h"
 #include "io/file.h"
 
 /* A run of a million steps has a log of this order. */
 #define METRICS_MAX ((size_t)4 << 30)
-
-#define PREVIEW_IMAGES 64
-#define PREVIEW_POINTS 2000
-#define PREVIEW_STEPS 50
 
 /* The step of a line of metrics.jsonl, or -1. */
 static int64_t step_of(const char *line) {
@@ -95,7 +90,10 @@ int cli_train_begin_files(cli_session *s) {
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     s->metrics = fopen(path, s->run->resume ? "a" : "w");
     if (!s->metrics) return cli_fail("%s: cannot be opened: %s", path, strerror(errno));
-    return CLI_OK;
+    if (cli_choice(s->args, "tensorboard") != 0) return CLI_OK;
+    /* Of steps after the saved state, which are done again, the earlier files speak too soon. */
+    status = tw_tfevents_open(s->ctx, s->run->out, s->run->resume ? s->first + 1 : -1, &s->events);
+    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
 }
 
 int cli_train_log(cli_session *s, const char *line) {
@@ -106,14 +104,6 @@ int cli_train_log(cli_session *s, const char *line) {
     if (fprintf(s->metrics, "%s\n", line) < 0 || fflush(s->metrics) != 0)
         return cli_fail("%s/metrics.jsonl: cannot be written: %s", s->run->out, strerror(errno));
     return CLI_OK;
-}
-
-/* The weights to show and to keep: the averaged ones if there are any. The caller frees it. */
-static tw_status best_model(cli_session *s, tw_model **out) {
-    if (s->options.ema_decay > 0.0) return tw_trainer_ema_model(s->trainer, out);
-    tw_model_retain(s->model);
-    *out = s->model;
-    return TW_OK;
 }
 
 int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best) {
@@ -127,49 +117,4 @@ int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best) {
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     if (as_run) s->saved = step;
     return cli_writer_start(&s->writer, &save);
-}
-
-static int cancel_on_signal(void *user, const tw_step_info *info) {
-    (void)user;
-    (void)info;
-    return cli_signals_stop();
-}
-
-static tw_status draw(cli_session *s, tw_model *model, int64_t n, const int32_t *labels,
-                      float *values) {
-    tw_sampler *sampler = NULL;
-    tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
-    o.steps = s->info.training_steps < PREVIEW_STEPS ? s->info.training_steps : PREVIEW_STEPS;
-    o.seed = s->options.seed;
-    o.hook = cancel_on_signal;
-    tw_status status = tw_sampler_create(model, &o, &sampler);
-    if (status == TW_OK) status = tw_sampler_run(sampler, n, labels, NULL, values);
-    tw_sampler_free(sampler);
-    return status;
-}
-
-int cli_train_preview(cli_session *s, int64_t step) {
-    char folder[4096], path[4096];
-    int32_t labels[PREVIEW_IMAGES];
-    const bool images = s->shape.rank == 3;
-    const int64_t n = images ? PREVIEW_IMAGES : PREVIEW_POINTS;
-    const int64_t kinds = s->info.classes > 1 ? s->info.classes - 1 : 1;
-    const bool labelled = images && s->info.classes > 0;
-    char name[64];
-    snprintf(name, sizeof name, "previews/step-%06" PRId64 ".png", step);
-    if (!cli_run_path(s->run, "previews", folder, sizeof folder) ||
-        !cli_run_path(s->run, name, path, sizeof path))
-        return cli_fail("--out: the path is too long");
-    for (int64_t i = 0; i < PREVIEW_IMAGES; i++) labels[i] = (int32_t)(i % kinds);
-    float *values = tw_allocate(s->ctx, (size_t)(n * s->shape.count), sizeof *values);
-    tw_model *model = NULL;
-    tw_status status = values ? best_model(s, &model) : TW_ERROR_MEMORY;
-    if (status == TW_OK) status = draw(s, model, n, labelled ? labels : NULL, values);
-    if (status == TW_OK) status = tw_directory_make(s->ctx, folder);
-    if (status == TW_OK)
-        status = cli_output_write(s->ctx, path, CLI_OUTPUT_PNG, &s->shape, n, values, 0);
-    tw_model_free(model);
-    tw_free(s->ctx, values);
-    if (status == TW_ERROR_CANCELLED) return CLI_OK; /* the loop sees the signal */
-    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
 }

@@ -115,6 +115,12 @@ static void show_line(cli_session *s, const tw_train_metrics *m, double per_seco
     s->shown = now;
 }
 
+static int log_scalars(cli_session *s, int64_t step, const tw_tfevents_scalar *scalars, int count) {
+    const tw_status status =
+        s->events ? tw_tfevents_scalars(s->events, step, scalars, count) : TW_OK;
+    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
+}
+
 int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double seconds) {
     smooth(s, m->loss, seconds);
     const double per_step = (double)(s->options.batch_size * s->options.accumulate);
@@ -125,7 +131,14 @@ int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double second
              "\"skipped\": %" PRId64 ", \"samples_per_s\": %.6g, \"time\": %.6f}",
              m->step, json_number(m->loss).text, json_number(m->grad_norm).text,
              json_number(m->lr).text, m->skipped, per_second, cli_seconds() - s->begun);
-    const int rc = cli_train_log(s, line);
+    int rc = cli_train_log(s, line);
+    if (!rc)
+        rc = log_scalars(s, m->step,
+                         (tw_tfevents_scalar[]){{"train/loss", m->loss},
+                                                {"train/grad_norm", m->grad_norm},
+                                                {"train/lr", m->lr},
+                                                {"train/samples_per_s", per_second}},
+                         4);
     if (rc || s->log_json) return rc;
     if (!isfinite(m->loss)) {
         cli_progress_end_line();
@@ -151,7 +164,12 @@ int cli_train_show_validation(cli_session *s, int64_t step) {
     snprintf(line, sizeof line, "{\"step\": %" PRId64 ", \"validation_loss\": %s%s%s}", step,
              json_number(loss).text, ema ? ", \"validation_loss_average\": " : "",
              ema ? json_number(averaged).text : "");
-    const int rc = cli_train_log(s, line);
+    int rc = cli_train_log(s, line);
+    if (!rc)
+        rc = log_scalars(s, step,
+                         (tw_tfevents_scalar[]){{"validation/loss", loss},
+                                                {"validation/loss_average", averaged}},
+                         ema ? 2 : 1);
     if (rc || s->log_json) return rc;
     cli_progress_end_line();
     printf("step %s: loss on held-out data %.4f", cli_grouped(step).text, loss);

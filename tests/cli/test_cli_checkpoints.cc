@@ -8,8 +8,8 @@ class Checkpoints : public Train {
     static std::vector<std::string> saving(const std::string &out, const std::string &steps,
                                            const std::vector<std::string> &more = {}) {
         std::vector<std::string> args =
-            with({"--out", out, "--steps", steps, "--save-every", "5", "--holdout", "0.1",
-                  "--validate-every", "5", "--lr", "2e-2"});
+            with({"--out", out, "--steps", steps, "--save-every", "5", "--tensorboard", "off",
+                  "--holdout", "0.1", "--validate-every", "5", "--lr", "2e-2"});
         args.insert(args.end(), more.begin(), more.end());
         return args;
     }

@@ -210,8 +210,8 @@ TEST_F(Train, ImagesWithLabelsTrain) {
         "4",          "--cond-dropout", "0.2",    "--flip",  "0.5",        "--preview-every",
         "3",          "--threads",      "1"};
     works(args);
-    // Eight by eight images of 8 pixels with 2 between and around.
-    EXPECT_EQ(picture("a/previews/step-000003.png"), (std::vector<int64_t>{82, 82, 3}));
+    // Ten rows of six images, twice the three classes, of 8 pixels with 2 between and around.
+    EXPECT_EQ(picture("a/previews/step-000003.png"), (std::vector<int64_t>{62, 102, 3}));
     // The data may be named relative to another folder when the run goes on.
     ASSERT_EQ(mkdir(path("elsewhere").c_str(), 0777), 0);
     const Result r =

@@ -132,8 +132,35 @@ static const std::vector<Use> train_uses = {
      [](EveryOption &t) {
          t.make_configs();
          const std::string run = t.trained("points.json", {"--preview-every", "10"});
-         EXPECT_EQ(t.list(run + "/previews").size(), 2u);
+         EXPECT_EQ(t.list(run + "/previews").size(), 3u);
          EXPECT_EQ(t.picture(run + "/previews/step-000010.png")[2], 3);
+         EXPECT_EQ(t.read(run + "/previews/latest.png"), t.read(run + "/previews/step-000020.png"));
+     }},
+    {"train",
+     {"preview-steps", "preview-guidance"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const EveryOption::Words base = {"--preview-every", "4", "--cond-dropout", "0.5"};
+         auto picture = [&](const EveryOption::Words &more) {
+             return t.read(t.trained("classes.json", EveryOption::joined(base, more)) +
+                           "/previews/latest.png");
+         };
+         const std::string plain = picture({});
+         EXPECT_EQ(picture({"--preview-steps", "25", "--preview-guidance", "1"}), plain);
+         EXPECT_NE(picture({"--preview-steps", "2"}), plain);
+         EXPECT_NE(picture({"--preview-guidance", "300"}), plain);
+     }},
+    {"train",
+     {"tensorboard"},
+     [](EveryOption &t) {
+         t.make_configs();
+         for (const char *on : {"on", "off"}) {
+             const std::string run = t.trained("points.json", {"--tensorboard", on});
+             size_t events = 0;
+             for (const std::string &name : t.list(run))
+                 events += name.rfind("events.out.tfevents.", 0) == 0;
+             EXPECT_EQ(events, on[1] == 'n' ? 1u : 0u);
+         }
      }},
     {"train",
      {"log-json"},
@@ -202,6 +229,13 @@ static const std::vector<Misuse> train_misuses = {
      2,
      "--validate-every and --holdout"},
     {"train", "preview-every", {"--preview-every", "often"}, 2, "a whole number from 0"},
+    {"train", "preview-steps", {"--preview-steps", "0"}, 2, "a whole number from 1"},
+    {"train",
+     "preview-guidance",
+     {"--config", "points.json", "--preview-guidance", "2", "--out", "a"},
+     2,
+     "only a model with classes"},
+    {"train", "tensorboard", {"--tensorboard", "yes"}, 2, "on or off"},
     {"train",
      "validate-every",
      {"--config", "points.json", "--validate-every", "5", "--out", "a"},
