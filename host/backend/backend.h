@@ -11,6 +11,8 @@ struct tw_backend {
     tw_device device;
     int threads;
     const tw_provider *const *providers; /* null-terminated */
+    /* During a run: constant operands may have other values than in the plan's last one. */
+    bool parameters_changed;
 
     /* Device memory aligned to 256 bytes. Zero bytes give a null address. */
     tw_status (*allocate)(tw_backend *b, size_t bytes, void **out);

@@ -20,6 +20,7 @@ typedef struct tw_backend tw_backend;
 typedef struct tw_slot {
     tw_desc desc;
     bool needed;
+    bool constant; /* its values change only when tw_backend.parameters_changed says so */
 } tw_slot;
 
 typedef struct tw_region_op {
@@ -44,6 +45,7 @@ typedef struct tw_kernel {
     void (*destroy)(struct tw_kernel *kernel, tw_backend *backend); /* may be null */
     void *state;
     size_t workspace; /* bytes, given aligned to 64 */
+    size_t held;      /* bytes of device memory of its own, for constant operands */
     int claimed;      /* operations of the region that one run executes */
 } tw_kernel;
 

@@ -7,6 +7,7 @@
 #include "core/checked.h"
 #include "core/context.h"
 #include "diffusion/coefficients.h"
+#include "graph/builder.h"
 
 /* One more than the last index of a sample that has noise of its own. */
 #define MAX_SAMPLES ((uint64_t)1 << 48)
@@ -125,6 +126,7 @@ static tw_status run_part(tw_sampler *s, const part *p) {
     tw_backend *b = s->ctx->backend;
     tw_sampler_chunk *c;
     TW_TRY(tw_sampler_chunk_get(s, p->count, &c));
+    tw_plan_parameters_changed(c->step); /* perhaps, since the last run */
     TW_TRY(begin(s, c, p));
     for (int64_t i = 0; i < s->steps; i++) {
         if (!s->model) TW_TRY(evaluate_callback(s, c, p, i));

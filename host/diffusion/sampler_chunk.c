@@ -132,6 +132,7 @@ static tw_status make_step(tw_sampler *s, tw_sampler_chunk *c) {
     const int rank = batch_shape(s, c->n, channels(s), shape);
     step_values v = {TW_NONE, TW_NONE, TW_NONE, TW_NONE, TW_NONE};
     TW_TRY(tw_plan_create(s->ctx, NULL, &c->step));
+    tw_plan_hold_parameters(c->step);
     TW_TRY(outside(c->step, "x", true, TW_F32, rank, shape, c->x, &v.x));
     TW_TRY(outside_table(s, c->step, &v.table));
     TW_TRY(outside_rng(c->step, true, c->rng, &v.rng));

@@ -8,6 +8,11 @@
 
 #include "backend/op.h"
 
+/* Before compilation: parameters keep their values from run to run, so that a provider may keep
+ * them in a layout of its own. Other values must be announced before the next run. */
+void tw_plan_hold_parameters(tw_plan *plan);
+void tw_plan_parameters_changed(tw_plan *plan);
+
 /* Standard normals times `scale`, of the plan's precision. */
 tw_value tw_build_noise(tw_plan *plan, tw_value rng, int rank, const int64_t *shape,
                         uint32_t purpose, double scale);

@@ -48,6 +48,7 @@ static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw
     values[region->n_slots] = v;
     region->slots[region->n_slots].desc = plan->values[v].desc;
     region->slots[region->n_slots].needed = true;
+    region->slots[region->n_slots].constant = plan->holds && plan->values[v].parameter;
     return region->n_slots++;
 }
 
@@ -110,6 +111,7 @@ static tw_status choose(tw_plan *plan) {
         tw_step *step = &plan->steps[plan->n_steps];
         TW_TRY(claim(plan, &region, step));
         plan->n_steps++; /* from here on tw_plan_free destroys the kernel */
+        plan->owned_bytes += step->kernel.held;
         int claimed = step->kernel.claimed;
         if (claimed < 1 || claimed > region.n_ops)
             return tw_fail(plan->ctx, TW_ERROR_INTERNAL, "plan: %s claimed %d of %d operations",
@@ -228,6 +230,6 @@ tw_status tw_plan_compile(tw_plan *plan) {
         plan->error = tw_strdup(plan->ctx, "an earlier compilation failed");
         return s;
     }
-    plan->compiled = true;
+    plan->compiled = plan->stale = true;
     return TW_OK;
 }

@@ -58,7 +58,8 @@ struct tw_plan {
     tw_backend *backend;
     tw_dtype precision;
     bool no_regions, compiled;
-    tw_status status; /* the first failure of the builder */
+    bool holds, stale; /* parameters are constant; they changed since the last run */
+    tw_status status;  /* the first failure of the builder */
     char *error;
     tw_value_info *values;
     int n_values, cap_values;

@@ -8,6 +8,7 @@
 
 #include "core/checked.h"
 #include "core/options.h"
+#include "graph/builder.h"
 
 tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_plan **out) {
     tw_plan_options o = TW_PLAN_OPTIONS_INIT;
@@ -218,6 +219,14 @@ void tw_plan_want_gradient(tw_plan *plan, tw_value x) {
     if (tw_plan_usable(plan, "want_gradient", x)) plan->values[x].wanted = true;
 }
 
+void tw_plan_hold_parameters(tw_plan *plan) {
+    if (plan && !plan->compiled) plan->holds = true;
+}
+
+void tw_plan_parameters_changed(tw_plan *plan) {
+    if (plan) plan->stale = true;
+}
+
 tw_value tw_plan_gradient(const tw_plan *plan, tw_value x) {
     if (!plan || x < 0 || x >= plan->n_values) return TW_NONE;
     return plan->values[x].gradient;
@@ -288,6 +297,7 @@ tw_status tw_plan_run(tw_plan *plan) {
     tw_backend *b = plan->backend;
     TW_TRY(b->begin(b));
     tw_status s = TW_OK;
+    b->parameters_changed = plan->stale || !plan->holds;
     for (int i = 0; i < plan->n_steps && s == TW_OK; i++) {
         tw_step *step = &plan->steps[i];
         const double start = plan->seconds ? thread_seconds() : 0;
@@ -303,6 +313,7 @@ tw_status tw_plan_run(tw_plan *plan) {
         }
     }
     b->end(b);
+    plan->stale = s != TW_OK;
     plan->timed_runs++;
     return s;
 }

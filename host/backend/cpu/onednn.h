@@ -11,9 +11,11 @@
 
 #define TW_DNNL_ARGS 8
 #define TW_DNNL_JOBS 4
-#define TW_DNNL_WORKSPACE (-1) /* in place of a slot */
+/* In place of a slot: the workspace, and memory that lasts from run to run. */
+#define TW_DNNL_WORKSPACE (-1)
+#define TW_DNNL_HELD (-2)
 
-/* An argument of a primitive: an operand of the region, or a place in the workspace. */
+/* An argument of a primitive: an operand of the region, or a place in memory of the kernel's. */
 typedef struct tw_dnnl_binding {
     int name, slot;
     size_t offset;
@@ -23,6 +25,7 @@ typedef struct tw_dnnl_binding {
 typedef struct tw_dnnl_job {
     dnnl_primitive_t primitive;
     int n;
+    bool once; /* only when parameters have changed */
     tw_dnnl_binding args[TW_DNNL_ARGS];
 } tw_dnnl_job;
 
@@ -39,7 +42,8 @@ typedef struct tw_dnnl_state {
     dnnl_stream_t stream;
     int n_jobs;
     tw_dnnl_job jobs[TW_DNNL_JOBS];
-    size_t workspace;
+    size_t workspace, held_bytes;
+    void *held;
     /* The bias' gradient of a matrix product: sums over the rows of `sum_from`; -1: none. */
     int sum_from, sum_to;
     int64_t rows, columns;
@@ -76,8 +80,8 @@ dnnl_status_t tw_dnnl_bind_workspace(tw_dnnl_state *s, tw_dnnl_job *j, int name,
                                      const dnnl_memory_desc_t *md, size_t offset);
 dnnl_status_t tw_dnnl_bind_scratchpad(tw_dnnl_state *s, tw_dnnl_job *j,
                                       const_dnnl_primitive_desc_t pd);
-/* Room in the workspace, aligned to 64 bytes. */
-size_t tw_dnnl_reserve(tw_dnnl_state *s, size_t bytes);
+/* Room at the end of memory that is `total` bytes long so far, aligned to 64 bytes. */
+size_t tw_dnnl_reserve(size_t *total, size_t bytes);
 /* Attributes of every primitive: our scratch memory, and no lower precision inside. */
 dnnl_status_t tw_dnnl_attributes(dnnl_primitive_attr_t *attr);
 /* A copy between layouts; slots may be TW_DNNL_WORKSPACE. `add` accumulates. */
@@ -88,8 +92,9 @@ dnnl_status_t tw_dnnl_add_reorder(tw_dnnl_state *s, const dnnl_memory_desc_t *fr
 dnnl_status_t tw_dnnl_refuse_slow(const_dnnl_primitive_desc_t pd);
 /* True for the family of implementations whose name begins so. */
 bool tw_dnnl_is(const_dnnl_primitive_desc_t pd, const char *family);
-/* Runs what was built. */
-dnnl_status_t tw_dnnl_run(const tw_dnnl_state *s, void *const *slots, void *workspace);
+/* Runs what was built; `changed`: what is held must be made again. */
+dnnl_status_t tw_dnnl_run(const tw_dnnl_state *s, void *const *slots, void *workspace,
+                          bool changed);
 /* Forgets the jobs. */
 void tw_dnnl_clear(tw_dnnl_state *s);
 

@@ -40,16 +40,20 @@ static dnnl_status_t forward_description(const tw_dnnl_builder *b, const conv_sh
 }
 
 /* The weights for a primitive that wants them as `wanted`: as they lie (`plain`, in `slot` or at
- * `offset` of the workspace), or reordered. */
+ * `offset` of the workspace), or reordered; once, if they are constant. */
 static dnnl_status_t bring_weights(const tw_dnnl_builder *b, const dnnl_memory_desc_t *plain,
                                    const dnnl_memory_desc_t *wanted, int *slot, size_t *offset) {
+    tw_dnnl_state *s = b->state;
     if (dnnl_memory_desc_equal(wanted, plain)) return dnnl_success;
     const int from = *slot;
     const size_t from_offset = *offset;
-    *slot = TW_DNNL_WORKSPACE;
-    *offset = tw_dnnl_reserve(b->state, dnnl_memory_desc_get_size(wanted));
-    return tw_dnnl_add_reorder(b->state, plain, from, from_offset, wanted, TW_DNNL_WORKSPACE,
-                               *offset, false);
+    const bool constant = from >= 0 && b->region->slots[from].constant;
+    size_t *bytes = constant ? &s->held_bytes : &s->workspace;
+    *slot = constant ? TW_DNNL_HELD : TW_DNNL_WORKSPACE;
+    *offset = tw_dnnl_reserve(bytes, dnnl_memory_desc_get_size(wanted));
+    TW_DNNL_TRY(tw_dnnl_add_reorder(s, plain, from, from_offset, wanted, *slot, *offset, false));
+    s->jobs[s->n_jobs - 1].once = constant;
+    return dnnl_success;
 }
 
 /* The primitive `pd` with the weights as its second argument. */
@@ -126,7 +130,7 @@ static dnnl_status_t add_turned(const tw_dnnl_builder *b, const conv_shapes *c,
     tw_dnnl_job *j = NULL;
     int from = TW_DNNL_WORKSPACE;
     TW_DNNL_TRY(image(&plain, d['C'], d['O'], d['J'], d['K']));
-    size_t offset = tw_dnnl_reserve(s, dnnl_memory_desc_get_size(&plain));
+    size_t offset = tw_dnnl_reserve(&s->workspace, dnnl_memory_desc_get_size(&plain));
     s->turned = (tw_dnnl_turned){b->op->in[1], offset, d['O'], d['J'], d['K'], d['C']};
     TW_DNNL_TRY(bring_weights(b, &plain, w, &from, &offset));
     TW_DNNL_TRY(tw_dnnl_add_job(s, pd, &j));
@@ -166,9 +170,10 @@ static dnnl_status_t add_weight_gradient(const tw_dnnl_builder *b, const conv_sh
                                          const_dnnl_primitive_desc_t pd) {
     tw_dnnl_state *s = b->state;
     const dnnl_memory_desc_t *w = dnnl_primitive_desc_query_md(pd, dnnl_query_diff_weights_md, 0);
-    const size_t w_at = tw_dnnl_reserve(s, dnnl_memory_desc_get_size(w));
+    const size_t w_at = tw_dnnl_reserve(&s->workspace, dnnl_memory_desc_get_size(w));
     const int bias = tw_dnnl_slot_out(b->op, 1);
-    const size_t bias_at = bias >= 0 ? tw_dnnl_reserve(s, dnnl_memory_desc_get_size(&c->bias)) : 0;
+    const size_t bias_at =
+        bias >= 0 ? tw_dnnl_reserve(&s->workspace, dnnl_memory_desc_get_size(&c->bias)) : 0;
     tw_dnnl_job *j = NULL;
     TW_DNNL_TRY(tw_dnnl_refuse_slow(pd));
     TW_DNNL_TRY(tw_dnnl_add_job(s, pd, &j));

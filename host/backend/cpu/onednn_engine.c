@@ -16,6 +16,7 @@ dnnl_status_t tw_dnnl_add_job(tw_dnnl_state *s, const_dnnl_primitive_desc_t pd, 
     if (s->n_jobs == TW_DNNL_JOBS) return dnnl_runtime_error;
     tw_dnnl_job *j = &s->jobs[s->n_jobs];
     j->n = 0;
+    j->once = false;
     TW_DNNL_TRY(dnnl_primitive_create(&j->primitive, pd));
     s->n_jobs++;
     *out = j;
@@ -39,9 +40,9 @@ dnnl_status_t tw_dnnl_bind_workspace(tw_dnnl_state *s, tw_dnnl_job *j, int name,
     return dnnl_success;
 }
 
-size_t tw_dnnl_reserve(tw_dnnl_state *s, size_t bytes) {
-    const size_t at = s->workspace;
-    s->workspace += (bytes + 63) / 64 * 64;
+size_t tw_dnnl_reserve(size_t *total, size_t bytes) {
+    const size_t at = *total;
+    *total += (bytes + 63) / 64 * 64;
     return at;
 }
 
@@ -50,7 +51,8 @@ dnnl_status_t tw_dnnl_bind_scratchpad(tw_dnnl_state *s, tw_dnnl_job *j,
     const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     const size_t bytes = md ? dnnl_memory_desc_get_size(md) : 0;
     if (!bytes) return dnnl_success;
-    return tw_dnnl_bind_workspace(s, j, DNNL_ARG_SCRATCHPAD, md, tw_dnnl_reserve(s, bytes));
+    return tw_dnnl_bind_workspace(s, j, DNNL_ARG_SCRATCHPAD, md,
+                                  tw_dnnl_reserve(&s->workspace, bytes));
 }
 
 dnnl_status_t tw_dnnl_attributes(dnnl_primitive_attr_t *attr) {
@@ -111,6 +113,7 @@ void tw_dnnl_clear(tw_dnnl_state *s) {
     }
     s->n_jobs = 0;
     s->workspace = 0;
+    s->held_bytes = 0;
     s->sum_to = -1;
     s->turned.o = 0;
 }
@@ -130,16 +133,20 @@ static dnnl_status_t run_job(const tw_dnnl_state *s, const tw_dnnl_job *j, void 
     dnnl_exec_arg_t args[TW_DNNL_ARGS];
     for (int i = 0; i < j->n; i++) {
         const tw_dnnl_binding *b = &j->args[i];
-        void *at = b->slot == TW_DNNL_WORKSPACE ? (char *)workspace + b->offset : slots[b->slot];
+        void *at = b->slot == TW_DNNL_HELD        ? (char *)s->held + b->offset
+                   : b->slot == TW_DNNL_WORKSPACE ? (char *)workspace + b->offset
+                                                  : slots[b->slot];
         TW_DNNL_TRY(dnnl_memory_set_data_handle(b->memory, at));
         args[i] = (dnnl_exec_arg_t){b->name, b->memory};
     }
     return dnnl_primitive_execute(j->primitive, s->stream, j->n, args);
 }
 
-dnnl_status_t tw_dnnl_run(const tw_dnnl_state *s, void *const *slots, void *workspace) {
+dnnl_status_t tw_dnnl_run(const tw_dnnl_state *s, void *const *slots, void *workspace,
+                          bool changed) {
     if (s->turned.o > 0)
         turn(&s->turned, slots[s->turned.from], (float *)((char *)workspace + s->turned.offset));
-    for (int i = 0; i < s->n_jobs; i++) TW_DNNL_TRY(run_job(s, &s->jobs[i], slots, workspace));
+    for (int i = 0; i < s->n_jobs; i++)
+        if (changed || !s->jobs[i].once) TW_DNNL_TRY(run_job(s, &s->jobs[i], slots, workspace));
     return dnnl_success;
 }

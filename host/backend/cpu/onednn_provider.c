@@ -2,8 +2,9 @@
  * (an activation, a sum) in the same pass. The engine, the
  * products and what is fused are in the other onednn_*.c.
  *
- * Activations stay N,H,W,C. Weights are O,KH,KW,C in the plan; oneDNN chooses its own layout and
- * they are reordered into the workspace in every run, since training changes them. */
+ * Activations stay N,H,W,C. Weights are O,KH,KW,C in the plan; oneDNN chooses its own layout. They
+ * are reordered into the workspace in every run, or once into memory that lasts where they are
+ * constant. */
 #include <omp.h>
 #include <string.h>
 
@@ -35,7 +36,7 @@ static tw_status onednn_run(const tw_kernel *kernel, tw_backend *backend, void *
                             void *workspace) {
     const tw_dnnl_state *s = kernel->state;
     omp_set_num_threads(s->threads);
-    const dnnl_status_t r = tw_dnnl_run(s, slots, workspace);
+    const dnnl_status_t r = tw_dnnl_run(s, slots, workspace, backend->parameters_changed);
     omp_set_num_threads(backend->threads);
     if (r != dnnl_success)
         return tw_fail(backend->ctx, r == dnnl_out_of_memory ? TW_ERROR_MEMORY : TW_ERROR_DEVICE,
@@ -46,6 +47,7 @@ static tw_status onednn_run(const tw_kernel *kernel, tw_backend *backend, void *
 
 static void free_state(tw_backend *backend, tw_dnnl_state *s) {
     tw_dnnl_clear(s);
+    backend->release(backend, s->held);
     dnnl_stream_destroy(s->stream);
     dnnl_engine_destroy(s->engine);
     tw_free(backend->ctx, s);
@@ -125,6 +127,7 @@ static tw_status onednn_prepare(tw_backend *backend, const tw_region *region, tw
     s->sum_to = -1;
     s->threads = work < SHARED_WORK ? 1 : backend->threads;
     tw_status status = prepare_state(&b, build);
+    if (status == TW_OK) status = backend->allocate(backend, s->held_bytes, &s->held);
     if (status != TW_OK) {
         free_state(backend, s);
         return status;
@@ -133,6 +136,7 @@ static tw_status onednn_prepare(tw_backend *backend, const tw_region *region, tw
     kernel->destroy = onednn_destroy;
     kernel->state = s;
     kernel->workspace = s->workspace;
+    kernel->held = s->held_bytes;
     kernel->claimed = b.claimed;
     return TW_OK;
 }
