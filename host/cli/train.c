@@ -226,11 +226,12 @@ static int train(const cli_args *args, const cli_run *run) {
     if (!rc && run->resume) rc = cli_train_lock(&s);
     if (!rc) rc = take_up(&s);
     if (!rc && run->resume && s.first == s.options.steps) {
-        if (!s.log_json)
+        rc = cli_train_tidy(&s);
+        if (!rc && !s.log_json)
             printf("%s is complete with %s steps; --steps N continues it\n", run->out,
                    cli_grouped(s.first).text);
         close_parts(&s);
-        return CLI_OK;
+        return rc;
     }
     if (!rc) {
         cli_signals_catch();

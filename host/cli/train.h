@@ -42,6 +42,8 @@ typedef struct cli_session {
 int cli_train_lock(cli_session *s);
 /* Makes DIR, writes run.json, cuts metrics.jsonl back to the steps done and opens it. */
 int cli_train_begin_files(cli_session *s);
+/* Removes what the process left that was killed in the last save of a run. */
+int cli_train_tidy(cli_session *s);
 /* Begins to write what is due after this step: state and model, or the best model so far. */
 int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best);
 /* Appends a finished line (without its newline) to metrics.jsonl. */

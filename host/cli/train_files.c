@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "cli/train.h"
 #include "core/context.h"
@@ -24,7 +25,8 @@ static int64_t step_of(const char *line) {
 static tw_status cut_metrics(cli_session *s, const char *path) {
     char *text = NULL;
     size_t size = 0, kept = 0;
-    if (!tw_file_exists(path)) return TW_OK;
+    struct stat st;
+    if (stat(path, &st) != 0 || st.st_size == 0) return TW_OK; /* ended before its first step */
     tw_status status = tw_file_read(s->ctx, path, METRICS_MAX, &text, &size);
     if (status != TW_OK) return status;
     for (size_t at = 0; at < size;) {
@@ -59,6 +61,16 @@ static void clean(cli_session *s) {
     char path[4096];
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         if (cli_run_path(s->run, folders[i], path, sizeof path)) cli_checkpoint_clean(path);
+}
+
+int cli_train_tidy(cli_session *s) {
+    char checkpoints[4096];
+    const int64_t keep = cli_int(s->args, "keep-last");
+    clean(s);
+    if (!keep || !cli_run_path(s->run, "checkpoints", checkpoints, sizeof checkpoints))
+        return CLI_OK;
+    const tw_status status = cli_checkpoint_prune(checkpoints, s->run->id, s->first, keep);
+    return status == TW_OK ? CLI_OK : cli_fail_status(NULL, status);
 }
 
 /* What DIR/best has, if it is this run's. */
