@@ -42,6 +42,7 @@ struct RunOptions {
     int terminal = -1;       // the slave of a pseudo-terminal for stdout
     // Called with all of stdout so far whenever more arrives, and every 20 ms.
     std::function<void(pid_t, const std::string &)> watch;
+    std::function<void(pid_t)> started; // called once, as soon as the process is there
 };
 
 inline void exec_child(const std::vector<std::string> &args, const std::string &folder,
@@ -74,6 +75,7 @@ inline Result run_command(const std::vector<std::string> &args, const std::strin
     if (pid == 0) exec_child(args, folder, options, out[1], err[1]);
     close(out[1]);
     close(err[1]);
+    if (options.started) options.started(pid);
     struct pollfd fds[2] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}};
     std::string *texts[2] = {&r.out, &r.err};
     for (int open_ends = 2; open_ends > 0;) {

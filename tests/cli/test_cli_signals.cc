@@ -1,0 +1,143 @@
+// kill -9, Ctrl-C and SIGTERM at any moment: a run goes on to the numbers of one that was left
+// alone, and a file is whole or not there.
+#include "cli/broken.h"
+
+namespace {
+
+class Signals : public Broken {
+  protected:
+    // Goes on with a run that is broken off `times` times, and then to its end.
+    void break_off(const std::string &out, int times, const std::function<RunOptions()> &how,
+                   const std::function<void(const Result &)> &check) {
+        for (int i = 0; i < times; i++) {
+            const Result r = run(go_on(out), how());
+            join();
+            check(r);
+            if (testing::Test::HasFailure()) return;
+        }
+        works(go_on(out));
+        expect_same_run(out, "whole");
+        expect_no_temporaries(out);
+        EXPECT_EQ(list(out + "/checkpoints"), list("whole/checkpoints"));
+        EXPECT_EQ(read(out + "/best/unet/diffusion_pytorch_model.safetensors"),
+                  read("whole/best/unet/diffusion_pytorch_model.safetensors"));
+    }
+};
+
+TEST_F(Signals, KilledAtAnyMoment) {
+    const double whole = seconds_of(busy("whole"));
+    for (int round = 0; round < (kSlow ? 1 : 3); round++) {
+        break_off(
+            "run" + std::to_string(round), 5,
+            [&] { return signals_after(uniform(whole / (1 + round % 2)), {SIGKILL}); },
+            [&](const Result &r) {
+                EXPECT_TRUE(r.status == 128 + SIGKILL || r.status == 0) << r.status << r.err;
+                EXPECT_EQ(r.err, "");
+            });
+    }
+}
+
+// Between the files of a save: after the first one has its name, after the second ...
+TEST_F(Signals, KilledWithinASave) {
+    works(busy("whole"));
+    works(busy("run", 20));
+    int n = 0;
+    break_off(
+        "run", kSlow ? 5 : 12, [&] { return kill_at_name("run", ++n); },
+        [&](const Result &r) { EXPECT_EQ(r.status, 128 + SIGKILL) << n << r.err; });
+}
+
+TEST_F(Signals, InterruptedAtAnyMoment) {
+    const double whole = seconds_of(busy("whole"));
+    int i = 0;
+    for (int round = 0; round < (kSlow ? 1 : 2); round++) {
+        int number = SIGINT;
+        break_off(
+            "run" + std::to_string(round), 6,
+            [&] {
+                number = i++ % 2 ? SIGTERM : SIGINT;
+                return signals_after(uniform(round ? whole / 3 : whole), {number});
+            },
+            [&](const Result &r) { expect_interrupted(r, number); });
+    }
+}
+
+// The second one does not wait, and spoils nothing.
+TEST_F(Signals, InterruptedTwice) {
+    const double whole = seconds_of(busy("whole"));
+    for (int round = 0; round < (kSlow ? 1 : 2); round++) {
+        break_off(
+            "run" + std::to_string(round), 5,
+            [&] {
+                return signals_after(uniform(whole / 2), {SIGINT, SIGINT},
+                                     round ? uniform(0.01) : 0.0);
+            },
+            [&](const Result &r) { expect_interrupted(r, SIGINT); });
+    }
+}
+
+// Reading data takes long; there is nothing to save yet.
+TEST_F(Signals, WhileDataIsRead) {
+    std::vector<float> points(3000000);
+    for (size_t i = 0; i < points.size(); i++) points[i] = float(i % 7) - 3.0f;
+    save("large.npy", {{1500000, 2}, points});
+    const auto args = with({"--data", "large.npy", "--out", "a", "--steps", "1"});
+    const double whole = seconds_of(args);
+    std::filesystem::remove_all(path("a"));
+    for (int i = 0; i < (kSlow ? 3 : 8); i++) {
+        const Result r = run(args, signals_after(uniform(whole), {SIGINT}));
+        join();
+        expect_interrupted(r, SIGINT);
+        if (!exists("a/run.json")) {
+            EXPECT_EQ(files("a").size(), 0u);
+        }
+        std::filesystem::remove_all(path("a"));
+    }
+}
+
+TEST_F(Signals, SamplingLeavesWholeFilesOrNone) {
+    make_model("images", kImages, kSchedule);
+    for (const std::string out : {"a.npy", "a.png", "folder"}) {
+        std::vector<std::string> args = {"sample",  "--model", "images",    "--n", "40",
+                                         "--steps", "2",       "--seed",    "3",   "--threads",
+                                         "1",       "--out",   "new/" + out};
+        ASSERT_EQ(mkdir(path("new").c_str(), 0777), 0);
+        const double whole = seconds_of(args);
+        const auto right = files("new");
+        // Into an empty place, and over something.
+        for (int i = 0; i < (kSlow ? 4 : 10); i++) {
+            const bool over = i % 2;
+            std::filesystem::remove_all(path("new"));
+            ASSERT_EQ(mkdir(path("new").c_str(), 0777), 0);
+            if (over && out == "folder") {
+                ASSERT_EQ(mkdir(path("new/folder").c_str(), 0777), 0);
+            }
+            const std::string old = out == "folder" ? "new/folder/00003.png" : "new/" + out;
+            if (over) write(old, "old");
+            const int number = i % 4 < 2 ? SIGINT : SIGTERM;
+            const Result r = run(args, signals_after(uniform(1.1 * whole), {number}));
+            join();
+            expect_interrupted(r, number);
+            const auto now = files("new");
+            if (now == right) continue;
+            EXPECT_NE(r.status, 0);
+            EXPECT_EQ(now.size(), over ? 1u : 0u) << now.begin()->first;
+            if (over) {
+                EXPECT_EQ(read(old), "old");
+            }
+        }
+        std::filesystem::remove_all(path("new"));
+    }
+}
+
+// A shell starts a background program with SIGINT ignored, which Ctrl-C then does not mean.
+TEST_F(Signals, AnIgnoredSignalStaysIgnored) {
+    signal(SIGINT, SIG_IGN);
+    const Result r = run(busy("a"), signals_after(0.05, {SIGINT, SIGINT, SIGINT}, 0.02));
+    join();
+    signal(SIGINT, SIG_DFL);
+    EXPECT_EQ(r.status, 0);
+    EXPECT_EQ(r.err, "");
+}
+
+} // namespace
