@@ -28,8 +28,7 @@ void cli_run_close(cli_run *run) {
     *run = (cli_run){0};
 }
 
-/* Neither is kept in run.json: they say how this command was called. */
-static bool is_of_the_call(const char *name) {
+bool cli_run_is_of_the_call(const char *name) {
     static const char *const names[] = {"out", "resume", "preset", "config", "set", "log-json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
@@ -78,7 +77,7 @@ static int take_options(cli_args *args, cli_run *run, const json_t *options, con
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)options, name, value) {
-        if (is_of_the_call(name))
+        if (cli_run_is_of_the_call(name))
             return cli_fail("%s: options: \"%s\" belongs on the command line", path, name);
         const char *text = text_of(run, name, value);
         if (!text)
@@ -92,7 +91,8 @@ static int take_options(cli_args *args, cli_run *run, const json_t *options, con
 /* What was given again on the command line must be what the run has. */
 static int check_unchanged(const cli_args *args, const cli_run *run) {
     for (const cli_option *o = args->command->options; o->name; o++) {
-        if (o->type == CLI_HEADING || is_of_the_call(o->name) || may_change(o->name)) continue;
+        if (o->type == CLI_HEADING || cli_run_is_of_the_call(o->name) || may_change(o->name))
+            continue;
         if (cli_source_of(args, o->name) != CLI_FROM_USER) continue;
         const char *old = json_string_value(json_object_get(run->texts, o->name));
         if (!old || !same_value(o, cli_text(args, o->name), old))
@@ -105,7 +105,8 @@ static int check_unchanged(const cli_args *args, const cli_run *run) {
 /* Reads a description. */
 static int take_file(cli_args *args, cli_run *run, const char *path, cli_source source) {
     static const char *const keys[] = {"model",  "scheduler", "options",   "tweedie",
-                                       "preset", "device",    "providers", "id"};
+                                       "preset", "device",    "providers", "id",
+                                       "commit", "data",      "history"};
     const tw_status s = tw_json_load(NULL, path, &run->document);
     if (s != TW_OK) return cli_fail_status(NULL, s);
     const char *key;
@@ -220,49 +221,4 @@ int cli_run_open(cli_args *args, cli_run *run) {
     if (cli_run_path(run, "model_index.json", path, sizeof path) && tw_file_exists(path))
         return cli_fail("--out: %s already holds a model; choose another folder", run->out);
     return open_fresh(args, run);
-}
-
-static json_t *json_of(const cli_option *o, const char *text) {
-    int64_t whole;
-    double real;
-    if (o->type == CLI_FLAG) return json_boolean(strcmp(text, "true") == 0);
-    if (o->type == CLI_INT && cli_parse_int(text, &whole)) return json_integer(whole);
-    if (o->type == CLI_REAL && cli_parse_real(text, &real)) return json_real(real);
-    /* The run may be resumed from another folder. */
-    if (strcmp(o->name, "data") == 0 || strcmp(o->name, "labels") == 0) {
-        char *absolute = tw_file_exists(text) ? realpath(text, NULL) : NULL;
-        json_t *value = json_string(absolute ? absolute : text);
-        free(absolute);
-        return value;
-    }
-    return json_string(text);
-}
-
-tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *args) {
-    char path[4096];
-    json_t *options = json_object(), *providers = json_array();
-    bool ok = options && providers;
-    for (int i = 0; ok && args->command->options[i].name; i++) {
-        const cli_option *o = &args->command->options[i];
-        if (args->values[i] && !is_of_the_call(o->name))
-            ok = json_object_set_new(options, o->name, json_of(o, args->values[i])) == 0;
-    }
-    for (int i = 0; ok && tw_context_provider(ctx, i); i++)
-        ok = json_array_append_new(providers, json_string(tw_context_provider(ctx, i))) == 0;
-    json_t *document =
-        json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:o*, s:o}", "tweedie", tw_version(), "id",
-                  run->id, "preset", run->preset, "device", tw_context_device_name(ctx),
-                  "providers", providers, "model", json_loads(run->model, 0, NULL), "scheduler",
-                  run->scheduler ? json_loads(run->scheduler, 0, NULL) : NULL, "options", options);
-    char *text = ok && document ? json_dumps(document, JSON_INDENT(2)) : NULL;
-    json_decref(document);
-    if (!text || !cli_run_path(run, "run.json", path, sizeof path)) {
-        free(text);
-        return tw_fail(ctx, TW_ERROR_MEMORY, "out of memory");
-    }
-    const size_t length = strlen(text);
-    text[length] = '\n'; /* files of text end with one; the NUL is not written */
-    const tw_status s = tw_file_write(ctx, path, text, length + 1);
-    free(text);
-    return s;
 }

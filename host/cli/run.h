@@ -28,10 +28,20 @@ typedef struct cli_run {
 int cli_run_open(cli_args *args, cli_run *run);
 void cli_run_close(cli_run *run);
 
-/* Writes run.json. */
-tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *args);
+/* Options that run.json does not keep: they say how this command was called. */
+bool cli_run_is_of_the_call(const char *name);
 
 /* "DIR/name" into out[size]; false if it does not fit. */
 bool cli_run_path(const cli_run *run, const char *name, char *out, size_t size);
+
+/* --- record.c --- */
+
+/* Writes run.json: all that it takes to train the same again, and when, where and how the run was
+ * begun and gone on with. `step` is the number of steps done. */
+tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *args, int64_t step);
+
+/* Compares the data with what run.json or the configuration file knows it by: a run that goes on is
+ * refused other data (1 after the error line), a new one says so. */
+int cli_run_check_data(const cli_run *run, const cli_args *args);
 
 #endif

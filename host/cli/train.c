@@ -223,6 +223,7 @@ static int train(const cli_args *args, const cli_run *run) {
     fill_options(args, &s.options);
     rc = open_parts(&s);
     if (!rc) rc = cli_train_check_preview(&s);
+    if (!rc) rc = cli_run_check_data(run, args);
     if (!rc && run->resume) rc = cli_train_lock(&s);
     if (!rc) rc = take_up(&s);
     if (!rc && run->resume && s.first == s.options.steps) {

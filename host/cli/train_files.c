@@ -97,7 +97,7 @@ int cli_train_begin_files(cli_session *s) {
     if (!rc) rc = find_best(s);
     if (rc) return rc;
     clean(s);
-    status = cli_run_write(s->ctx, s->run, s->args);
+    status = cli_run_write(s->ctx, s->run, s->args, s->first);
     if (status == TW_OK && s->run->resume) status = cut_metrics(s, path);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     s->metrics = fopen(path, s->run->resume ? "a" : "w");
