@@ -5,6 +5,7 @@
  * in double over those sums; the first pixels are part of the data, so the variance is never small
  * beside what is subtracted from it. */
 #include "backend/cpu/fast.h"
+#include "backend/cpu/fast_math.h"
 
 #define PANEL 32  /* channels at once */
 #define STRETCH 8 /* pixels whose sum is made in float */
@@ -148,7 +149,7 @@ apply_to(const float *restrict x, float *restrict y, int64_t rows, int64_t strid
     for (int64_t p = 0; p < rows; p++)
         for (int64_t c = 0; c < width; c++) {
             const float u = (x[p * stride + c] - mean[c]) * a[c] + b[c];
-            y[p * stride + c] = silu ? tw_ref_silu(u) : u;
+            y[p * stride + c] = silu ? tw_fast_silu(u) : u;
         }
 }
 
@@ -218,7 +219,7 @@ gradient_sums_of(const float *restrict dy, const float *restrict x, float *restr
                 const int64_t at = i * stride + c;
                 const float normalised = (x[at] - centre[c]) * scale[c];
                 float dv = dy[at];
-                if (silu) dx[at] = dv = dv * tw_ref_silu_slope(normalised * a[c] + b[c]);
+                if (silu) dx[at] = dv = dv * tw_fast_silu_slope(normalised * a[c] + b[c]);
                 part[c] += dv;
                 part_x[c] += dv * normalised;
             }

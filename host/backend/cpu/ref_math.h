@@ -12,13 +12,11 @@ static inline double tw_ref_exp(double x) {
 
 #else
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2 with ln 2 in two parts; exp(r) by a
- * polynomial of degree 6 through Chebyshev nodes (relative error 1.1e-8 before rounding). Within
- * 2 ulp; saturates at exp(-87) and exp(88); NaN stays NaN. */
-static inline float tw_ref_exp(float x) {
+/* exp(x) for -87 <= x <= 88, within 2 ulp: 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2 with
+ * ln 2 in two parts; exp(r) by a polynomial of degree 6 through Chebyshev nodes (relative error
+ * 1.1e-8 before rounding). */
+static inline float tw_ref_exp_within(float x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: rounds to whole numbers */
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
     const float shifted = x * 1.44269504f + magic;
     const float n = shifted - magic;
     const float r = (x - n * 0.693145752f) - n * 1.42860677e-06f;
@@ -34,6 +32,13 @@ static inline float tw_ref_exp(float x) {
     float scale;
     memcpy(&scale, &bits, sizeof scale);
     return e * scale;
+}
+
+/* The same for every x: saturates at exp(-87) and exp(88); NaN stays NaN. */
+static inline float tw_ref_exp(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    return tw_ref_exp_within(x);
 }
 
 #endif
