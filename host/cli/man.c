@@ -129,11 +129,15 @@ static const char ending[] =
     ".SH FILES\n"
     "A run of\n.B tweedie train\\fR, in the folder that\n.B \\-\\-out\nnames:\n"
     ".TP\n.IR model_index.json \", \" unet/ \", \" scheduler/\nthe model, as diffusers reads it.\n"
-    ".TP\n.I run.json\nhow to repeat the run: network, schedule and all options, for\n"
-    ".BR \\-\\-config .\n"
-    ".TP\n.I metrics.jsonl\na line of JSON for each step and each validation.\n"
-    ".TP\n.I previews/\npictures of samples.\n"
+    ".TP\n.I run.json\nwhat the run was trained from, by which version, where; to repeat it, give "
+    "it to\n.BR \\-\\-config .\n"
+    ".TP\n.I metrics.jsonl\na line of JSON for each step and each validation;\n"
+    ".B tweedie plot\ndraws them.\n"
+    ".TP\n.I events.out.tfevents.*\nthe same for TensorBoard.\n"
+    ".TP\n.I previews/\npictures of samples; the last is\n.I latest.png\ntoo.\n"
     ".TP\n.I state/\nwhat\n.B \\-\\-resume\ncontinues from.\n"
+    ".TP\n.IR checkpoints/step\\-* \", \" best/\nthe saves and the model that\n.B "
+    "\\-\\-keep\\-last\nand\n.B \\-\\-keep\\-best\nkeep.\n"
     ".PP\nFiles are written whole or not at all: a name never holds half a file.\n";
 
 void cli_print_man(void) {
