@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -26,6 +27,12 @@ const char *cli_plot_colour(int64_t index) {
     static const char *const colours[CLI_PLOT_COLOURS] = {
         "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"};
     return colours[index % CLI_PLOT_COLOURS];
+}
+
+double cli_plot_step(double range, int parts) {
+    const double least = range / parts, power = pow(10.0, floor(log10(least)));
+    const double times = least / power;
+    return power * (times <= 1.0 ? 1.0 : times <= 2.0 ? 2.0 : times <= 5.0 ? 5.0 : 10.0);
 }
 
 static bool ends_with(const char *text, const char *end) {

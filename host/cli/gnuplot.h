@@ -11,6 +11,9 @@
 #define CLI_PLOT_COLOURS 7
 const char *cli_plot_colour(int64_t index);
 
+/* 1, 2 or 5 times a power of ten that divides `range` (positive) into at most `parts`. */
+double cli_plot_step(double range, int parts);
+
 typedef struct cli_plot {
     FILE *script; /* what gnuplot will read: commands and data */
     char *text;

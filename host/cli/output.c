@@ -70,22 +70,51 @@ int cli_output_check_file(const char *option, const char *path) {
     return CLI_OK;
 }
 
-int cli_output_check(const char *option, const char *path, const cli_shape *shape,
+/* "ending in .png, .gif or .npy, or a folder" */
+static void expected_ending(unsigned allowed, char *out, size_t size) {
+    static const struct {
+        unsigned kind;
+        const char *ending;
+    } endings[] = {{CLI_OUTPUT_PNG, ".png"},
+                   {CLI_OUTPUT_GIF, ".gif"},
+                   {CLI_OUTPUT_PLOT, ".svg"},
+                   {CLI_OUTPUT_PLOT, ".pdf"},
+                   {CLI_OUTPUT_NPY, ".npy"}};
+    size_t used = (size_t)snprintf(out, size, "ending in ");
+    const size_t last = sizeof endings / sizeof *endings - 1;
+    bool begun = false;
+    for (size_t i = 0; i <= last; i++) {
+        if (!(allowed & endings[i].kind)) continue;
+        const char *joint = !begun ? "" : i == last ? " or " : ", ";
+        used += (size_t)snprintf(out + used, size - used, "%s%s", joint, endings[i].ending);
+        begun = true;
+    }
+    snprintf(out + used, size - used, "%s", allowed & CLI_OUTPUT_FOLDER ? ", or a folder" : "");
+}
+
+static cli_output_kind kind_of(const char *path) {
+    if (ends_with(path, ".png")) return CLI_OUTPUT_PNG;
+    if (ends_with(path, ".gif")) return CLI_OUTPUT_GIF;
+    if (ends_with(path, ".svg") || ends_with(path, ".pdf")) return CLI_OUTPUT_PLOT;
+    if (ends_with(path, ".npy")) return CLI_OUTPUT_NPY;
+    return CLI_OUTPUT_FOLDER;
+}
+
+int cli_output_check(const char *option, const char *path, unsigned allowed, const cli_shape *shape,
                      cli_output_kind *kind) {
-    static const char *const others[] = {".jpg",  ".jpeg", ".gif", ".webp", ".bmp",  ".tif",
-                                         ".tiff", ".npz",  ".PNG", ".NPY",  ".json", ".txt"};
+    /* Nobody calls a folder so. */
+    static const char *const others[] = {".jpg", ".jpeg", ".webp", ".bmp", ".tif",  ".tiff",
+                                         ".npz", ".PNG",  ".NPY",  ".GIF", ".json", ".txt"};
+    char expected[96];
+    expected_ending(allowed, expected, sizeof expected);
+    *kind = kind_of(path);
+    bool known = (allowed & *kind) != 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (ends_with(path, others[i]))
-            return cli_usage("%s: expected a path ending in .png or .npy, or a folder, got \"%s\"",
-                             option, path);
-    *kind = ends_with(path, ".png")   ? CLI_OUTPUT_PNG
-            : ends_with(path, ".npy") ? CLI_OUTPUT_NPY
-                                      : CLI_OUTPUT_FOLDER;
-    if (*kind == CLI_OUTPUT_FOLDER && strcmp(option, "--out") != 0)
-        return cli_usage("%s: expected a path ending in .png or .npy, got \"%s\"", option, path);
+        known &= !ends_with(path, others[i]);
+    if (!known) return cli_usage("%s: expected a path %s, got \"%s\"", option, expected, path);
     if (*kind != CLI_OUTPUT_NPY && !drawable(shape))
-        return cli_usage("%s: the model's samples are neither grey or RGB images nor points of the "
-                         "plane; expected a path ending in .npy, got \"%s\"",
+        return cli_usage("%s: the samples are neither grey or RGB images nor points of the plane; "
+                         "expected a path ending in .npy, got \"%s\"",
                          option, path);
     if (*kind == CLI_OUTPUT_FOLDER && shape->rank != 3)
         return cli_usage(

@@ -224,13 +224,6 @@ static bool has_panel(const plotting *p, int panel) {
     return false;
 }
 
-/* 1, 2 or 5 times a power of ten that divides `range` into at most `parts`. */
-static double nice_step(double range, int parts) {
-    const double least = range / parts, power = pow(10.0, floor(log10(least)));
-    const double times = least / power;
-    return power * (times <= 1.0 ? 1.0 : times <= 2.0 ? 2.0 : times <= 5.0 ? 5.0 : 10.0);
-}
-
 static bool wants_log(const plotting *p, int panel) {
     const extent e = extent_of(p, panel, false);
     if (panel == RATE || e.high <= 0.0) return false;
@@ -245,7 +238,8 @@ static void set_axis(FILE *f, const plotting *p, int panel) {
     const extent e = extent_of(p, panel, true);
     if (!wants_log(p, panel)) {
         const double range = panel == RATE ? e.high : e.high - e.low;
-        if (range > 0.0 && isfinite(range)) fprintf(f, "set ytics %.17g\n", nice_step(range, 6));
+        if (range > 0.0 && isfinite(range))
+            fprintf(f, "set ytics %.17g\n", cli_plot_step(range, 6));
         return;
     }
     fprintf(f, "set logscale y\nset yrange [%.9g:%.9g]\n", e.low / 1.2, e.high * 1.2);
@@ -318,7 +312,8 @@ static void set_steps(FILE *f, const plotting *p, int parts) {
         if (m->steps) last = fmax(last, m->step[m->steps - 1]);
         if (m->validations) last = fmax(last, m->validation_step[m->validations - 1]);
     }
-    fprintf(f, "set xrange [0:%.0f]\nset xtics 0,%.17g\n", last, fmax(nice_step(last, parts), 1.0));
+    fprintf(f, "set xrange [0:%.0f]\nset xtics 0,%.17g\n", last,
+            fmax(cli_plot_step(last, parts), 1.0));
 }
 
 static void write_script(cli_plot *plot, const plotting *p) {

@@ -20,7 +20,12 @@ static const cli_option options[] = {
     {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "load diffusion_pytorch_model.NAME.safetensors"},
     {"out", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: one picture; x.npy: float32; else a folder"},
     {"n", CLI_INT, "N", 1, 1e9, NULL, "number of samples [64 images, 3000 points]"},
-    {"trajectory", CLI_TEXT, "PATH", 0, 0, NULL, "x.png: a strip from noise to data; x.npy: all"},
+    {"trajectory", CLI_TEXT, "PATH", 0, 0, NULL,
+     "the way from noise to data: x.png: a strip; x.svg, x.pdf: one with axes; x.gif: an "
+     "animation; "
+     "x.npy: all numbers"},
+    {"fps", CLI_INT, "N", 1, 50, "20", "frames a second of a .gif trajectory"},
+    {"pause", CLI_REAL, "SECONDS", 0, 60, "2", "for which it stands at its end"},
     CLI_GROUP("Sampler"),
     {"sampler", CLI_CHOICE, "ddim|ddpm", 0, 0, "ddim", "DDIM, or ancestral DDPM"},
     {"steps", CLI_INT, "S", 0, -1, "50", "sampling steps, at most the model's T"},
@@ -119,6 +124,17 @@ static int fill_options(drawing *d) {
     return CLI_OK;
 }
 
+static int check_animation(const cli_args *a) {
+    static const char *const names[] = {"fps", "pause"};
+    const char *path = cli_text(a, "trajectory");
+    const size_t n = path ? strlen(path) : 0;
+    const bool gif = n > 4 && strcmp(path + n - 4, ".gif") == 0;
+    for (int i = 0; !gif && i < 2; i++)
+        if (cli_source_of(a, names[i]) == CLI_FROM_USER)
+            return cli_usage("--%s: belongs to a --trajectory that ends in .gif", names[i]);
+    return CLI_OK;
+}
+
 /* Options that say nothing together with others. */
 static int check_options(const cli_args *a) {
     if (!cli_text(a, "model")) return cli_usage("sample: --model DIR is missing");
@@ -134,7 +150,7 @@ static int check_options(const cli_args *a) {
          cli_source_of(a, "clip-max") == CLI_FROM_USER) &&
         strcmp(clip, "dynamic") != 0)
         return cli_usage("--clip-quantile and --clip-max: belong to --clip dynamic");
-    return CLI_OK;
+    return check_animation(a);
 }
 
 /* "3", "2-5" or "all" of classes 0 .. classes - 1, of which "all" leaves the last, empty one out.
@@ -247,7 +263,10 @@ static int open_model(drawing *d) {
     d->shape = cli_shape_of(&d->info);
     d->n = cli_text(a, "n") ? cli_int(a, "n") : d->shape.rank == 3 ? 64 : 3000;
     int rc = fill_options(d);
-    if (!rc) rc = cli_output_check("--out", cli_text(a, "out"), &d->shape, &d->kind);
+    if (!rc)
+        rc = cli_output_check("--out", cli_text(a, "out"),
+                              CLI_OUTPUT_PNG | CLI_OUTPUT_NPY | CLI_OUTPUT_FOLDER, &d->shape,
+                              &d->kind);
     return rc;
 }
 
@@ -257,7 +276,10 @@ static int open_run(drawing *d) {
     size_t count;
     int rc = read_noise(d);
     if (!rc) rc = make_labels(d);
-    if (!rc && trajectory) rc = cli_output_check("--trajectory", trajectory, &d->shape, &kind);
+    if (!rc && trajectory)
+        rc = cli_output_check("--trajectory", trajectory,
+                              CLI_OUTPUT_PNG | CLI_OUTPUT_GIF | CLI_OUTPUT_PLOT | CLI_OUTPUT_NPY,
+                              &d->shape, &kind);
     if (rc) return rc;
     if (!tw_mul_size((size_t)d->n, (size_t)d->shape.count, &count))
         return cli_fail("--n: %" PRId64 " samples do not fit the memory", d->n);
@@ -269,6 +291,9 @@ static int open_run(drawing *d) {
         int64_t steps = d->options.steps;
         tw_sampler_timesteps(d->sampler, &steps);
         s = cli_trajectory_open(d->ctx, &d->trajectory, trajectory, kind, &d->shape, d->n, steps);
+        d->trajectory.fps = cli_int(d->args, "fps");
+        d->trajectory.pause = cli_real(d->args, "pause");
+        d->trajectory.columns = d->columns;
     }
     if (s == TW_OK)
         s = cli_trajectory_start(d->ctx, &d->trajectory, d->options.seed, d->options.first_sample,
@@ -306,6 +331,7 @@ static int interrupted(const char *what) {
 
 /* A signal waits until the file that is being written is whole. */
 static int write_results(drawing *d) {
+    static const char half[] = "the samples were written, the trajectory was not";
     const char *out = cli_text(d->args, "out");
     if (cli_signals_stop()) return interrupted("nothing was written");
     tw_status s = cli_output_write(d->ctx, out, d->kind, &d->shape, d->n, d->values, d->columns);
@@ -313,9 +339,9 @@ static int write_results(drawing *d) {
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
     printf("%s\n", out);
     if (cli_signals_stop())
-        return interrupted(d->trajectory.path ? "the samples were written, the trajectory was not"
-                                              : "the samples were written");
+        return interrupted(d->trajectory.path ? half : "the samples were written");
     s = cli_trajectory_write(d->ctx, &d->trajectory);
+    if (s == TW_ERROR_CANCELLED) return interrupted(half);
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
     if (d->trajectory.path) printf("%s\n", d->trajectory.path);
     return CLI_OK;

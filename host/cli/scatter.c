@@ -2,6 +2,9 @@
 
 #include <math.h>
 
+/* A GIF holds so few exactly, and in six bits each. */
+#define SHADES 62.0
+
 double cli_scatter_extent(const float *points, int64_t count) {
     double extent = 0.1;
     for (int64_t i = 0; i < 2 * count; i++) {
@@ -49,10 +52,12 @@ tw_status cli_scatter(tw_context *ctx, const float *points, int64_t panels, int6
             draw_dot(light, size, x, y, radius, opacity);
         }
         for (int64_t r = 0; r < size; r++)
-            for (int64_t c = 0; c < size; c++)
+            for (int64_t c = 0; c < size; c++) {
+                const double shade = round(SHADES * (double)light[r * size + c]) / SHADES;
                 for (int k = 0; k < 3; k++)
                     pixels[3 * (r * width + p * (size + 1) + c) + k] =
-                        (uint8_t)(ink[k] + (255.0 - ink[k]) * (double)light[r * size + c] + 0.5);
+                        (uint8_t)(ink[k] + (255.0 - ink[k]) * shade + 0.5);
+            }
     }
     tw_free(ctx, light);
     *out = (tw_image){width, size, 3, pixels};

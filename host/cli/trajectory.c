@@ -14,6 +14,18 @@
 #define STRIP_POINTS 3000
 #define STRIP_PANELS 7
 #define PANEL_SIZE 192
+/* An animation's size. */
+#define ANIMATED_FRAMES 100
+#define ANIMATED_IMAGES 64
+#define ANIMATED_PIXELS ((int64_t)1 << 18)
+
+/* As many samples as are looked at. */
+static int64_t most_samples(cli_output_kind kind, const cli_shape *shape) {
+    if (shape->rank != 3) return STRIP_POINTS;
+    if (kind != CLI_OUTPUT_GIF) return STRIP_ROWS;
+    const int64_t most = ANIMATED_PIXELS / (shape->extents[0] * shape->extents[1]);
+    return most < 1 ? 1 : most > ANIMATED_IMAGES ? ANIMATED_IMAGES : most;
+}
 
 tw_status cli_trajectory_open(tw_context *ctx, cli_trajectory *t, const char *path,
                               cli_output_kind kind, const cli_shape *shape, int64_t n,
@@ -22,11 +34,13 @@ tw_status cli_trajectory_open(tw_context *ctx, cli_trajectory *t, const char *pa
     if (!path) return TW_OK;
     t->samples = n;
     t->frames = steps + 1;
-    if (kind == CLI_OUTPUT_PNG) {
-        const int64_t most = shape->rank == 3 ? STRIP_ROWS : STRIP_POINTS;
-        const int64_t columns = shape->rank == 3 ? STRIP_IMAGES : STRIP_PANELS;
-        if (t->samples > most) t->samples = most;
-        if (t->frames > columns) t->frames = columns;
+    if (kind != CLI_OUTPUT_NPY) {
+        const int64_t samples = most_samples(kind, shape);
+        const int64_t frames = kind == CLI_OUTPUT_GIF ? ANIMATED_FRAMES
+                               : shape->rank == 3     ? STRIP_IMAGES
+                                                      : STRIP_PANELS;
+        if (t->samples > samples) t->samples = samples;
+        if (t->frames > frames) t->frames = frames;
     }
     size_t count;
     if (!tw_mul_size((size_t)t->frames, (size_t)t->samples, &count) ||
@@ -101,10 +115,26 @@ static tw_status write_panels(tw_context *ctx, const cli_trajectory *t) {
     return s;
 }
 
+/* With gnuplot or as an animation. */
+static tw_status write_frames(tw_context *ctx, const cli_trajectory *t) {
+    int64_t *at = tw_allocate(ctx, (size_t)t->frames, sizeof *at);
+    if (!at) return TW_ERROR_MEMORY;
+    /* The first step whose result is frame i, as frame_of has it. */
+    for (int64_t i = 0; i < t->frames; i++)
+        at[i] = (i * t->steps + t->frames - 2) / (t->frames - 1);
+    const cli_frames frames = {t->shape, t->frames, t->samples, t->values, "step", at};
+    const tw_status s = t->kind == CLI_OUTPUT_GIF ? cli_frames_animate(ctx, t->path, &frames,
+                                                                       t->fps, t->pause, t->columns)
+                                                  : cli_frames_plot(ctx, t->path, &frames);
+    tw_free(ctx, at);
+    return s;
+}
+
 tw_status cli_trajectory_write(tw_context *ctx, const cli_trajectory *t) {
     if (!t->path) return TW_OK;
     if (t->kind == CLI_OUTPUT_PNG)
         return t->shape.rank == 3 ? write_strip(ctx, t) : write_panels(ctx, t);
+    if (t->kind != CLI_OUTPUT_NPY) return write_frames(ctx, t);
     const int64_t extents[5] = {t->frames, t->samples, t->shape.extents[0], t->shape.extents[1],
                                 t->shape.extents[2]};
     return tw_npy_write(ctx, t->path, TW_F32, t->shape.rank + 2, extents, t->values);

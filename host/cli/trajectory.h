@@ -1,8 +1,9 @@
-/* The way from noise to data of some samples: kept during a run, written as a strip or an array. */
+/* The way from noise to data of some samples: kept during a run, written as a strip, an animation
+ * or an array. */
 #ifndef TW_CLI_TRAJECTORY_H
 #define TW_CLI_TRAJECTORY_H
 
-#include "cli/output.h"
+#include "cli/frames.h"
 
 typedef struct cli_trajectory {
     const char *path; /* null: nothing is kept */
@@ -12,9 +13,12 @@ typedef struct cli_trajectory {
     int64_t steps;   /* of the run */
     int64_t frames;  /* states kept: the start and `frames` - 1 steps' results */
     float *values;   /* [frames, samples, shape] */
+    int64_t fps;     /* of an animation, which the user of this sets, as the next two */
+    double pause;
+    int64_t columns;
 } cli_trajectory;
 
-/* Plans what to keep of a run of n samples: everything for an .npy, what a strip shows for a PNG.
+/* Plans what to keep of a run of n samples: everything for an .npy, else what is shown.
  * `path` may be null. */
 tw_status cli_trajectory_open(tw_context *ctx, cli_trajectory *t, const char *path,
                               cli_output_kind kind, const cli_shape *shape, int64_t n,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "cli/uses/diffuse.h"
 #include "cli/uses/help.h"
 #include "cli/uses/info.h"
 #include "cli/uses/plot.h"
@@ -17,6 +18,7 @@ template <class T> static std::vector<T> together(const std::vector<std::vector<
 }
 
 static const std::vector<Use> kUses = together<Use>({
+    diffuse_uses,
     help_uses,
     info_uses,
     plot_uses,
@@ -26,6 +28,7 @@ static const std::vector<Use> kUses = together<Use>({
 });
 
 static const std::vector<Misuse> kMisuses = together<Misuse>({
+    diffuse_misuses,
     help_misuses,
     info_misuses,
     plot_misuses,

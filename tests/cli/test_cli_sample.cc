@@ -1,4 +1,5 @@
 #include "cli/command.h"
+#include "support/gif.h"
 
 #include <cmath>
 
@@ -136,6 +137,53 @@ TEST_F(Sample, TheTrajectoryIsAStrip) {
         with("points", {"--n", "50", "--steps", "30", "--out", "a.npy", "--trajectory", "t.png"}));
     EXPECT_EQ(picture("t.png"), (std::vector<int64_t>{7 * 193 - 1, 192, 3}));
     fails(2, with("points", {"--out", "a.npy", "--trajectory", "folder"}), {"--trajectory"});
+}
+
+TEST_F(Sample, TheTrajectoryIsAnAnimation) {
+    works(with("images", {"--n", "9", "--steps", "5", "--out", "a.png", "--trajectory", "t.gif"}));
+    const tw_test::Animation gif = tw_test::decode_gif(path("t.gif"));
+    const int times = 10; // three rows of three of 8 pixels, made larger
+    ASSERT_EQ(gif.width, 32 * times);
+    ASSERT_EQ(gif.height, 32 * times);
+    ASSERT_EQ(gif.frames.size(), 6u);
+    EXPECT_EQ(gif.frames[0].delay, 5);
+    EXPECT_EQ(gif.frames[5].delay, 205);
+    // It ends in the samples.
+    tw_image image = {};
+    ASSERT_EQ(tw_png_read(ctx, path("a.png").c_str(), &image), TW_OK);
+    for (int y = 0; y < 32 * times; y++)
+        for (int x = 0; x < 32 * times; x++)
+            ASSERT_EQ(gif.frames[5].rgb[size_t((y * 32 * times + x) * 3)],
+                      image.pixels[y / times * 32 + x / times])
+                << y << " " << x;
+    tw_image_free(ctx, &image);
+    EXPECT_NE(gif.frames[4].rgb, gif.frames[5].rgb);
+    // Many steps become a hundred frames, many images sixty-four in the labels' columns.
+    works(with("classes", {"--n", "80", "--class", "0-1", "--steps", "100", "--out", "a.npy",
+                           "--trajectory", "t.gif"}));
+    const tw_test::Animation large = tw_test::decode_gif(path("t.gif"));
+    EXPECT_EQ(large.frames.size(), 100u);
+    EXPECT_EQ(large.width, 2 * 10 + 2);
+    EXPECT_EQ(large.height, 32 * 10 + 2);
+    works(with("points", {"--n", "50", "--steps", "3", "--out", "a.npy", "--trajectory", "t.gif"}));
+    EXPECT_EQ(tw_test::decode_gif(path("t.gif")).width, 400);
+}
+
+TEST_F(Sample, TheTrajectoryIsDrawnWithAxes) {
+    works(
+        with("points", {"--n", "50", "--steps", "30", "--out", "a.npy", "--trajectory", "t.svg"}));
+    for (const char *word : {">step 0<", ">step 5<", ">step 30<", ">x<", ">y<"})
+        EXPECT_NE(read("t.svg").find(word), std::string::npos) << word;
+    works(with("images", {"--n", "9", "--steps", "30", "--out", "a.npy", "--trajectory", "t.svg"}));
+    for (const char *word : {">0<", ">3<", ">30<", ">step<"})
+        EXPECT_NE(read("t.svg").find(word), std::string::npos) << word;
+    works(with("images", {"--n", "2", "--steps", "3", "--out", "a.npy", "--trajectory", "t.pdf"}));
+    EXPECT_EQ(read("t.pdf").rfind("%PDF", 0), 0u);
+    RunOptions options;
+    options.search_path = folder + "/empty";
+    fails(1,
+          with("images", {"--n", "2", "--steps", "1", "--out", "b.npy", "--trajectory", "u.svg"}),
+          {"gnuplot-nox"}, options);
 }
 
 TEST_F(Sample, GivenNoiseIsTheStart) {

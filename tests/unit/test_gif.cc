@@ -1,4 +1,3 @@
-#include <gif_lib.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -13,60 +12,15 @@
 extern "C" {
 #include "io/gif.h"
 }
+#include "support/gif.h"
 #include "support/tempdir.h"
 
 namespace {
 
 using tw_test::TempDir;
 
-struct Frame {
-    int delay = -1;
-    std::vector<uint8_t> rgb;
-};
-
-struct Animation {
-    int width = 0, height = 0;
-    bool forever = false;
-    std::vector<Frame> frames;
-};
-
-// What giflib reads back.
-Animation decode(const std::string &path) {
-    Animation a;
-    int error = 0;
-    GifFileType *gif = DGifOpenFileName(path.c_str(), &error);
-    if (!gif || DGifSlurp(gif) != GIF_OK) {
-        ADD_FAILURE() << path << ": " << (gif ? gif->Error : error);
-        return a;
-    }
-    a.width = gif->SWidth;
-    a.height = gif->SHeight;
-    for (int f = 0; f < gif->ImageCount; f++) {
-        const SavedImage &image = gif->SavedImages[f];
-        const ColorMapObject *map =
-            image.ImageDesc.ColorMap ? image.ImageDesc.ColorMap : gif->SColorMap;
-        Frame frame;
-        GraphicsControlBlock control;
-        if (DGifSavedExtensionToGCB(gif, f, &control) == GIF_OK) {
-            frame.delay = control.DelayTime;
-            EXPECT_EQ(control.TransparentColor, NO_TRANSPARENT_COLOR);
-        }
-        for (int e = 0; e < image.ExtensionBlockCount; e++) {
-            const ExtensionBlock &block = image.ExtensionBlocks[e];
-            if (block.Function == APPLICATION_EXT_FUNC_CODE && block.ByteCount == 11)
-                a.forever = std::string((const char *)block.Bytes, 11) == "NETSCAPE2.0";
-        }
-        EXPECT_EQ(image.ImageDesc.Width, a.width);
-        EXPECT_EQ(image.ImageDesc.Height, a.height);
-        for (int i = 0; map && i < a.width * a.height; i++) {
-            const GifColorType &c = map->Colors[image.RasterBits[i]];
-            frame.rgb.insert(frame.rgb.end(), {c.Red, c.Green, c.Blue});
-        }
-        a.frames.push_back(frame);
-    }
-    DGifCloseFile(gif, &error);
-    return a;
-}
+using tw_test::Animation;
+using tw_test::decode_gif;
 
 class Gif : public testing::Test {
   protected:
@@ -99,7 +53,7 @@ TEST_F(Gif, GreyIsKeptToTheBit) {
     for (size_t f = 0; f < frames.size(); f++)
         for (size_t i = 0; i < frames[f].size(); i++) frames[f][i] = uint8_t(i * (f + 1) + 5 * f);
     ASSERT_EQ(write(dir.file("a.gif"), width, height, 1, frames), TW_OK) << tw_context_error(ctx);
-    const Animation a = decode(dir.file("a.gif"));
+    const Animation a = decode_gif(dir.file("a.gif"));
     EXPECT_EQ(a.width, width);
     EXPECT_EQ(a.height, height);
     EXPECT_TRUE(a.forever);
@@ -121,7 +75,7 @@ TEST_F(Gif, UpTo256ColoursAreKeptToTheBit) {
             pixels.insert(pixels.end(), {uint8_t(c >> 24), uint8_t(c >> 16), uint8_t(c >> 8)});
         }
         ASSERT_EQ(write(dir.file("a.gif"), width, height, 3, {pixels}), TW_OK);
-        const Animation a = decode(dir.file("a.gif"));
+        const Animation a = decode_gif(dir.file("a.gif"));
         ASSERT_EQ(a.frames.size(), 1u);
         EXPECT_EQ(a.frames[0].rgb, pixels) << colours;
     }
@@ -138,7 +92,7 @@ TEST_F(Gif, MoreColoursComeCloseAndWhiteStaysWhite) {
             pixels.insert(pixels.end(), {uint8_t(4 * x), uint8_t(4 * y), uint8_t(255 - 4 * x)});
     }
     ASSERT_EQ(write(dir.file("a.gif"), side, side, 3, {pixels, pixels}), TW_OK);
-    const Animation a = decode(dir.file("a.gif"));
+    const Animation a = decode_gif(dir.file("a.gif"));
     ASSERT_EQ(a.frames.size(), 2u);
     const std::vector<uint8_t> &got = a.frames[0].rgb;
     ASSERT_EQ(got.size(), pixels.size());

@@ -1,4 +1,5 @@
 #include "cli/uses/uses.h"
+#include "support/gif.h"
 
 static float largest(const EveryOption::Array &a) {
     float most = 0;
@@ -7,6 +8,15 @@ static float largest(const EveryOption::Array &a) {
 }
 
 static const std::vector<Use> sample_uses = {
+    {"sample",
+     {"fps", "pause"},
+     [](EveryOption &t) {
+         t.make_models();
+         t.sampled("points", {"--trajectory", "t.gif", "--fps", "10", "--pause", "0"});
+         const tw_test::Animation gif = tw_test::decode_gif(t.path("t.gif"));
+         ASSERT_EQ(gif.frames.size(), 6u);
+         EXPECT_EQ(gif.frames[5].delay, 10);
+     }},
     {"sample",
      {"model", "out", "n", "steps"},
      [](EveryOption &t) {
@@ -118,6 +128,8 @@ static const std::vector<Use> sample_uses = {
 };
 
 static const std::vector<Misuse> sample_misuses = {
+    {"sample", "fps", {"--model", "points", "--out", "a.npy", "--fps", "9"}, 2, "ends in .gif"},
+    {"sample", "pause", {"--model", "points", "--out", "a.npy", "--pause", "9"}, 2, "ends in .gif"},
     {"sample", "model", {"--out", "a.npy"}, 2, "--model DIR is missing"},
     {"sample", "out", {"--model", "points"}, 2, "--out PATH is missing"},
     {"sample", "out", {"--model", "points", "--out", "a.jpg"}, 2, ".png or .npy, or a folder"},
@@ -126,7 +138,7 @@ static const std::vector<Misuse> sample_misuses = {
      "trajectory",
      {"--model", "points", "--out", "a.npy", "--trajectory", "folder"},
      2,
-     ".png or .npy"},
+     ".png, .gif, .svg, .pdf or .npy"},
     {"sample", "n", {"--n", "0"}, 2, "a whole number from 1 to 1000000000"},
     {"sample", "sampler", {"--sampler", "euler"}, 2, "ddim or ddpm"},
     {"sample",
