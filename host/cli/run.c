@@ -29,7 +29,8 @@ void cli_run_close(cli_run *run) {
 }
 
 bool cli_run_is_of_the_call(const char *name) {
-    static const char *const names[] = {"out", "resume", "preset", "config", "set", "log-json"};
+    static const char *const names[] = {"out", "resume",  "preset",  "config",
+                                        "set", "dry-run", "log-json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;
@@ -203,6 +204,10 @@ int cli_run_open(cli_args *args, cli_run *run) {
     make_id(run);
     run->out = cli_text(args, "out");
     run->resume = cli_flag(args, "resume");
+    if (!run->out && !run->resume && cli_flag(args, "dry-run")) {
+        const int failed = cli_fields_set_options(args);
+        return failed ? failed : open_fresh(args, run);
+    }
     if (!run->out) return cli_usage("train: --out DIR is missing");
     if (!cli_run_path(run, "run.json", path, sizeof path - 64))
         return cli_fail("--out: the path is too long");

@@ -30,6 +30,8 @@ static const cli_option options[] = {
     CLI_GROUP("Run"),
     {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics, pictures"},
     {"resume", CLI_FLAG, NULL, 0, 0, NULL, "continue the run in --out"},
+    {"dry-run", CLI_FLAG, NULL, 0, 0, NULL,
+     "say what would be done, in how much memory and time; write nothing"},
     {"steps", CLI_INT, "N", 1, 1e9, "1000", "optimizer steps of the whole run"},
     {"seed", CLI_INT, "N", 0, NO_LIMIT, "0", "seed of the weights, the noise and the data's order"},
     CLI_GROUP("Optimizer"),
@@ -209,10 +211,31 @@ static void close_parts(cli_session *s) {
     tw_context_free(s->ctx);
 }
 
+/* A run that has all its steps already. */
+static int finished(cli_session *s) {
+    const int rc = cli_train_tidy(s);
+    if (!rc && !s->log_json)
+        printf("%s is complete with %s steps; --steps N continues it\n", s->run->out,
+               cli_grouped(s->first).text);
+    return rc;
+}
+
+/* Everything is open and nothing written. */
+static int carry_out(cli_session *s) {
+    int rc = CLI_OK;
+    if (!s->dry_run && s->run->resume && s->first == s->options.steps) return finished(s);
+    cli_signals_catch();
+    if (!s->dry_run) rc = cli_train_begin_files(s);
+    if (!rc) rc = cli_train_show_table(s);
+    if (rc) return rc;
+    return s->dry_run ? cli_train_dry_run(s) : loop(s);
+}
+
 static int train(const cli_args *args, const cli_run *run) {
     cli_session s = {.args = args,
                      .run = run,
                      .log_json = cli_flag(args, "log-json"),
+                     .dry_run = cli_flag(args, "dry-run"),
                      .saved = -1,
                      .measured = (double)NAN,
                      .validated = -1,
@@ -224,22 +247,9 @@ static int train(const cli_args *args, const cli_run *run) {
     rc = open_parts(&s);
     if (!rc) rc = cli_train_check_preview(&s);
     if (!rc) rc = cli_run_check_data(run, args);
-    if (!rc && run->resume) rc = cli_train_lock(&s);
+    if (!rc && run->resume && !s.dry_run) rc = cli_train_lock(&s);
     if (!rc) rc = take_up(&s);
-    if (!rc && run->resume && s.first == s.options.steps) {
-        rc = cli_train_tidy(&s);
-        if (!rc && !s.log_json)
-            printf("%s is complete with %s steps; --steps N continues it\n", run->out,
-                   cli_grouped(s.first).text);
-        close_parts(&s);
-        return rc;
-    }
-    if (!rc) {
-        cli_signals_catch();
-        rc = cli_train_begin_files(&s);
-    }
-    if (!rc) rc = cli_train_show_table(&s);
-    if (!rc) rc = loop(&s);
+    if (!rc) rc = carry_out(&s);
     close_parts(&s);
     return rc;
 }
@@ -256,6 +266,7 @@ static int run_train(const cli_args *given) {
 static const cli_example examples[] = {
     {"points on an S-curve, in half a minute", "tweedie train --preset scurve --out run"},
     {"digits", "tweedie train --preset mnist --data t10k-images-idx3-ubyte.gz --out run"},
+    {"what that would take", "tweedie train --preset scurve --dry-run"},
     {"go on after Ctrl-C", "tweedie train --out run --resume"},
     {NULL, NULL}};
 

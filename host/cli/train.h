@@ -22,6 +22,7 @@ typedef struct cli_session {
     FILE *metrics;       /* metrics.jsonl, appended to */
     tw_tfevents *events; /* for TensorBoard; null: none */
     bool log_json;       /* the same lines on stdout in place of progress */
+    bool dry_run;        /* nothing is written */
     double begun;        /* cli_seconds() before the first step of this command */
     double lap;          /* seconds of a step, smoothed */
     double loss;         /* smoothed; its weight so far is in loss_weight */
@@ -55,6 +56,13 @@ int cli_train_log(cli_session *s, const char *line);
 int cli_train_check_preview(const cli_session *s);
 /* A picture of samples of the averaged weights in DIR/previews. */
 int cli_train_preview(cli_session *s, int64_t step);
+/* Bytes that making one takes; 0 if none will be made. */
+tw_status cli_train_preview_memory(const cli_session *s, size_t *bytes);
+
+/* --- train_dry.c --- */
+
+/* Says what the run would be, after the table, and times some steps. Writes nothing. */
+int cli_train_dry_run(cli_session *s);
 
 /* --- train_report.c --- */
 

@@ -67,19 +67,37 @@ static int cancel_on_signal(void *user, const tw_step_info *info) {
     return cli_signals_stop();
 }
 
-/* With the averaged weights, if there are any. */
-static tw_status draw(cli_session *s, preview *p) {
-    tw_sampler *sampler = NULL;
-    tw_model *averaged = NULL;
+static tw_status open_sampler(const cli_session *s, tw_model *model, tw_sampler **out) {
     tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
     o.steps = cli_int(s->args, "preview-steps");
     if (o.steps > s->info.training_steps) o.steps = s->info.training_steps;
     o.guidance = cli_real(s->args, "preview-guidance");
     o.seed = s->options.seed;
     o.hook = cancel_on_signal;
+    return tw_sampler_create(model, &o, out);
+}
+
+tw_status cli_train_preview_memory(const cli_session *s, size_t *bytes) {
+    tw_sampler *sampler = NULL;
+    tw_dataset_info data = {.size = sizeof data};
+    preview p = {0};
+    *bytes = 0;
+    if (cli_int(s->args, "preview-every") == 0) return TW_OK;
+    TW_TRY(tw_dataset_get_info(s->dataset, &data));
+    lay_out(s, data.classes, &p);
+    TW_TRY(open_sampler(s, s->model, &sampler));
+    const tw_status status = tw_sampler_memory(sampler, p.n, bytes);
+    tw_sampler_free(sampler);
+    return status;
+}
+
+/* With the averaged weights, if there are any. */
+static tw_status draw(cli_session *s, preview *p) {
+    tw_sampler *sampler = NULL;
+    tw_model *averaged = NULL;
     tw_status status = TW_OK;
     if (s->options.ema_decay > 0.0) status = tw_trainer_ema_model(s->trainer, &averaged);
-    if (status == TW_OK) status = tw_sampler_create(averaged ? averaged : s->model, &o, &sampler);
+    if (status == TW_OK) status = open_sampler(s, averaged ? averaged : s->model, &sampler);
     if (status == TW_OK) status = tw_sampler_run(sampler, p->n, p->labels, NULL, p->values);
     tw_sampler_free(sampler);
     tw_model_free(averaged);

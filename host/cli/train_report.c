@@ -70,7 +70,7 @@ int cli_train_show_table(cli_session *s) {
     printf("%" PRIu64 "\n", s->options.seed);
     show_memory(&memory);
     row("output");
-    printf("%s\n", s->run->out);
+    printf("%s\n", s->dry_run ? "none: nothing is written" : s->run->out);
     fflush(stdout);
     return CLI_OK;
 }

@@ -57,6 +57,15 @@ static const std::vector<Use> train_uses = {
          EXPECT_EQ(t.logged(run, "loss").size(), 25u);
      }},
     {"train",
+     {"dry-run"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const Result r =
+             t.works({"train", "--config", "points.json", "--out", "dry", "--dry-run"});
+         EXPECT_NE(r.out.find("timed"), std::string::npos) << r.out;
+         EXPECT_FALSE(t.exists("dry"));
+     }},
+    {"train",
      {"seed", "batch-size", "accumulate", "antithetic"},
      [](EveryOption &t) {
          t.make_configs();
@@ -206,6 +215,7 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "out", {"--config", "points.json"}, 2, "--out DIR is missing"},
     {"train", "out", {"--config", "points.json", "--out", "points.json"}, 1, "expected a folder"},
     {"train", "resume", {"--out", "absent", "--resume"}, 1, "holds no run"},
+    {"train", "dry-run", {"--dry-run=yes"}, 2, "takes no value"},
     {"train", "steps", {"--steps", "0"}, 2, "a whole number from 1 to 1000000000"},
     {"train", "seed", {"--seed", "x"}, 2, "a whole number from 0 up"},
     {"train", "batch-size", {"--batch-size", "0"}, 2, "a whole number from 1 to 65536"},
