@@ -143,9 +143,10 @@ static void say_time(const cli_session *s, const timing *t, json_t *document) {
         printf("  %-10s all steps are done\n", "time");
         return;
     }
-    printf("  %-10s about %s for %s steps: %s each, the median of %d timed, %s %s/s\n", "time",
-           cli_duration(all).text, cli_grouped(left).text, cli_duration(t->seconds).text, t->steps,
-           cli_rate(rate).text, cli_shape_noun(&s->shape, false));
+    const bool quick = t->seconds < 1.0;
+    printf("  %-10s about %s for %s steps: %.3g %s each, the median of %d timed, %s %s/s\n", "time",
+           cli_duration(all).text, cli_grouped(left).text, quick ? 1000.0 * t->seconds : t->seconds,
+           quick ? "ms" : "s", t->steps, cli_rate(rate).text, cli_shape_noun(&s->shape, false));
     printf("  %-10s validations, pictures and saves come on top\n", "");
 }
 
