@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seed corpus of the fuzz targets: corpus/TARGET/NAME, small files that reach the readers'
-branches. Findings are added beside them by hand, under names that begin with "found"."""
+branches. Findings are added beside them by hand, under names that begin with "found"; the JPEG files of
+corpus/image came from libjpeg-turbo's tjCompress2()."""
 import gzip
 import json
 import os
