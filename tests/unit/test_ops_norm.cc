@@ -151,6 +151,35 @@ TEST(GroupNorm, GradientInFloat) {
     }
 }
 
+// A vector that is added beforehand, in the same pass where nobody else reads the sum.
+TEST(GroupNorm, AfterAVector) {
+    Random random(48);
+    for (const NormCase &c : NormGrid())
+        for (bool hidden : {true, false}) {
+            Op norm = MakeNorm(c, random);
+            const Shape v{c.x[0], c.x.back()};
+            Op sum{TW_OP_ADD_VEC, NoAttr(), {norm.in[0], Real(v, random.Normal(v))}, {Out(c.x)}};
+            sum.out[0].hidden = hidden;
+            /* What the norm sees, for the scale of its terms. */
+            norm.in[0] = Real(c.x, RunOp(sum, TW_F64)[0]);
+            Values scale;
+            NaiveNorm(c, norm, &scale);
+            norm.in[0] = Previous();
+            Backend reference("cpu-reference"), fast("cpu-fast");
+            Chain exact({sum, norm}, TW_F64), got({sum, norm}, TW_F32);
+            int claimed = 0;
+            std::string used;
+            ASSERT_EQ(exact.Run(reference.get()), TW_OK) << reference.error();
+            ASSERT_EQ(got.Run(fast.get(), &used, &claimed), TW_OK) << fast.error();
+            EXPECT_EQ(claimed, hidden ? 2 : 1);
+            EXPECT_EQ(used, hidden ? "cpu-fast" : "cpu-reference");
+            for (double &s : scale) s += 4;
+            ExpectClose(got.Outputs(1)[0], exact.Outputs(1)[0], scale, 4 * kUlp, 8 * kUlp,
+                        "group norm after a vector");
+            ExpectClose(got.Outputs(1)[2], exact.Outputs(1)[2], {}, 4 * kUlp, 0, "rstd");
+        }
+}
+
 // What is added to dx in the same pass, where that is plain and nobody else reads dx.
 TEST(GroupNorm, GradientAndSum) {
     Random random(47);

@@ -66,7 +66,7 @@ static void run_passes(const norm *s, const void *self, passes f) {
 
 typedef struct forward {
     norm s;
-    const float *x, *gamma, *beta, *ss;
+    const float *x, *gamma, *beta, *ss, *v;
     float *y, *mean, *rstd;
     double *sum, *square; /* of x - shift and its square, by sample and channel */
     float *shift, *a, *b; /* y = (x - shift) a + b; shift becomes the mean */
@@ -123,10 +123,11 @@ static void forward_terms(const void *self, int64_t n) {
     for (int64_t g = n * s->groups; g < (n + 1) * s->groups; g++) {
         const int64_t first = g * s->per_group, end = first + s->per_group;
         double mean = 0, variance = 0;
-        for (int64_t c = first; c < end; c++) mean += f->sum[c] + pixels * (double)f->shift[c];
+        for (int64_t c = first; c < end; c++)
+            mean += f->sum[c] + pixels * ((double)f->shift[c] + (f->v ? (double)f->v[c] : 0.0));
         mean /= count;
         for (int64_t c = first; c < end; c++) {
-            const double off = mean - (double)f->shift[c];
+            const double off = mean - (double)f->shift[c] - (f->v ? (double)f->v[c] : 0.0);
             variance += f->square[c] - 2 * off * f->sum[c] + pixels * off * off;
         }
         variance = variance > 0 ? variance / count : variance * 0;
@@ -136,7 +137,7 @@ static void forward_terms(const void *self, int64_t n) {
             const int64_t k = c - n * s->c;
             const float *ss = f->ss ? f->ss + 2 * n * s->c : NULL;
             const double scale = ss ? 1.0 + (double)ss[k] : 1.0;
-            f->shift[c] = (float)mean;
+            f->shift[c] = (float)(f->v ? mean - (double)f->v[c] : mean);
             f->a[c] = (float)((double)f->gamma[k] * (double)f->rstd[g] * scale);
             f->b[c] = (float)((double)f->beta[k] * scale + (ss ? (double)ss[s->c + k] : 0.0));
         }
@@ -184,6 +185,7 @@ void tw_fast_group_norm(const tw_ref_call *call) {
                  .gamma = call->in[1],
                  .beta = call->in[2],
                  .ss = call->n_in > 3 ? call->in[3] : NULL,
+                 .v = call->n_in > TW_FAST_NORM_VECTOR ? call->in[TW_FAST_NORM_VECTOR] : NULL,
                  .y = call->out[0],
                  .mean = call->out[1],
                  .rstd = call->out[2],

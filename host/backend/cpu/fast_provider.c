@@ -52,10 +52,15 @@ static void fast_destroy(tw_kernel *kernel, tw_backend *backend) {
     kernel->state = NULL;
 }
 
-static tw_status fast_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+/* A vector added to what is normalised, where nobody else reads the sum. */
+static bool vector_before_norm(const tw_region *region) {
+    const tw_region_op *sum = &region->ops[0], *norm = &region->ops[1];
+    return region->n_ops > 1 && sum->kind == TW_OP_ADD_VEC && norm->kind == TW_OP_GROUP_NORM &&
+           sum->out[0] >= 0 && norm->in[0] == sum->out[0] && !region->slots[sum->out[0]].needed;
+}
+
+static tw_status make_kernel(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
     const tw_region_op *op = &region->ops[0];
-    if (region->n_ops < 1 || (unsigned)op->kind >= TW_OP_COUNT || !entries[op->kind].run)
-        return TW_ERROR_UNSUPPORTED;
     bool is_double = false;
     tw_ref_call call;
     TW_TRY(tw_ref_describe(backend, region, &call, &is_double));
@@ -66,17 +71,43 @@ static tw_status fast_prepare(tw_backend *backend, const tw_region *region, tw_k
     s->run = entries[op->kind].run;
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
-    const int summand = summand_after_norm(region);
-    if (summand >= 0) {
-        s->call.n_in = TW_FAST_NORM_SUMMAND + 1;
-        s->in[TW_FAST_NORM_SUMMAND] = summand;
-        s->out[0] = region->ops[1].out[0];
-    }
     kernel->run = fast_run;
     kernel->destroy = fast_destroy;
     kernel->state = s;
     kernel->workspace = entries[op->kind].workspace ? entries[op->kind].workspace(&call) : 0;
-    kernel->claimed = summand >= 0 ? 2 : 1;
+    kernel->claimed = 1;
+    return TW_OK;
+}
+
+/* An operand beside those that the operation has. */
+static void add_operand(fast_state *s, int position, int slot) {
+    for (int i = s->call.n_in; i < position; i++) s->in[i] = -1;
+    s->call.n_in = position + 1;
+    s->in[position] = slot;
+}
+
+static tw_status fast_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+    const tw_region_op *op = &region->ops[0];
+    if (region->n_ops < 1 || (unsigned)op->kind >= TW_OP_COUNT) return TW_ERROR_UNSUPPORTED;
+    if (vector_before_norm(region)) {
+        tw_region norm = *region;
+        norm.ops[0] = region->ops[1];
+        norm.n_ops = 1;
+        TW_TRY(make_kernel(backend, &norm, kernel));
+        fast_state *s = kernel->state;
+        add_operand(s, TW_FAST_NORM_VECTOR, op->in[1]);
+        s->in[0] = op->in[0];
+        kernel->claimed = 2;
+        return TW_OK;
+    }
+    if (!entries[op->kind].run) return TW_ERROR_UNSUPPORTED;
+    TW_TRY(make_kernel(backend, region, kernel));
+    const int summand = summand_after_norm(region);
+    if (summand < 0) return TW_OK;
+    fast_state *s = kernel->state;
+    add_operand(s, TW_FAST_NORM_SUMMAND, summand);
+    s->out[0] = region->ops[1].out[0];
+    kernel->claimed = 2;
     return TW_OK;
 }
 
