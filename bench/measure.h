@@ -1,21 +1,26 @@
-// Timing on a GPU; built only with CUDA.
-#pragma once
+/* Measuring rows on a GPU; built only with CUDA. */
+#ifndef TWEEDIE_BENCH_MEASURE_H
+#define TWEEDIE_BENCH_MEASURE_H
 
 #include "plan.h"
 
-#include <cstdio>
-#include <string>
-#include <vector>
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-namespace bench {
+typedef struct bench_options {
+    const char *filter; /* part of the rows' names */
+    const char *json;   /* file for lines of JSON, or NULL */
+    bool quick;
+    bool small; /* twins of a few thousand elements: right, not fast */
+} bench_options;
 
-struct Options {
-    std::string filter, json;
-    bool quick = false;
-};
+/* Measures the rows and prints them. 0 when every row ran and was right; 1 and the reason when not;
+ * 2 and a reason where there is no GPU. */
+int bench_measure(const bench_row *rows, size_t count, const bench_options *options);
 
-// Measures the rows whose name contains the filter and prints them; JSON lines go to options.json.
-// 0 on success; 2 and a reason where there is no GPU.
-int measure(const std::vector<Row> &rows, const Options &options);
+#ifdef __cplusplus
+}
+#endif
 
-} // namespace bench
+#endif

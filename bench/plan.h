@@ -1,61 +1,79 @@
-// What is measured, what it must move at least, and what it is expected to reach: written down
-// before any measurement.
-#pragma once
+/* What is measured, what it must move at least, and what it is expected to reach: written down
+ * before any measurement. */
+#ifndef TWEEDIE_BENCH_PLAN_H
+#define TWEEDIE_BENCH_PLAN_H
+
+#include <stdbool.h>
+#include <stdio.h>
 
 #include "kernels.h"
 
-#include <string>
-#include <vector>
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-namespace bench {
+typedef enum bench_kind {
+    BENCH_DDIM,
+    BENCH_UPDATE,
+    BENCH_NOISING,
+    BENCH_THRESHOLD,
+    BENCH_NOISE,
+    BENCH_NORM_FORWARD,
+    BENCH_NORM_BACKWARD,
+    BENCH_ACTIVATION,
+    BENCH_ADD,
+    BENCH_DROPOUT,
+    BENCH_CONCAT,
+    BENCH_SPREAD,
+    BENCH_POOL,
+    BENCH_CONVERT,
+    BENCH_IMAGE,
+    BENCH_MSE,
+    BENCH_COLUMN_SUMS,
+    BENCH_ADAMW,
+    BENCH_KINDS,
+} bench_kind;
 
-enum class Kind {
-    ddim,
-    update,
-    noising,
-    threshold,
-    noise,
-    norm_forward,
-    norm_backward,
-    activation,
-    add,
-    dropout,
-    concat,
-    spread,
-    pool,
-    convert,
-    image,
-    mse,
-    column_sums,
-    adamw,
-};
-
-struct Row {
-    Kind kind;
-    std::string name; // kernel and variant
+typedef struct bench_row {
+    bench_kind kind;
+    const char *name; /* kernel and variant */
     twk_format format;
     int64_t n, h, w, c;
-    int groups = 0; // of the norm
-    bool noisy = false;
-    double bytes; // that must cross device memory
-    std::string formula;
-    std::string limit; // what is expected to bind
-    double percent;    // of the copy bandwidth, predicted
-    std::string note;
-};
+    int groups;               /* of the norm, else 0 */
+    bool noisy;               /* eta 1 */
+    double bytes_per_element; /* that must cross device memory */
+    const char *formula;      /* of these bytes; b is the format's size */
+    const char *limit;        /* what is expected to bind */
+    double percent;           /* of the copy bandwidth, predicted */
+    const char *note;
+} bench_row;
 
-// The reference GPU of the floors (H200): device copy counted read + write.
-constexpr double reference_bandwidth = 4.3e12;
-// A launch that does nothing takes about this long inside a graph.
-constexpr double launch_seconds = 2.0e-6;
+enum { BENCH_MAX_ROWS = 160, BENCH_SHAPE_TEXT = 96 };
 
-std::vector<Row> plan();
-std::string shape_of(const Row &row);
-const char *name_of(twk_format format);
-size_t bytes_of(twk_format format);
-double floor_seconds(const Row &row);
-double predicted_seconds(const Row &row);
-// The plan as a page.
-std::string page(const std::vector<Row> &rows);
+/* The reference GPU of the floors (H200): device copy counted read + write. */
+#define BENCH_REFERENCE_BANDWIDTH 4.3e12
+/* A launch that does nothing takes about this long inside a graph. */
+#define BENCH_LAUNCH_SECONDS 2.0e-6
 
-} // namespace bench
+/* Fills rows[BENCH_MAX_ROWS] and gives their number. */
+size_t bench_plan(bench_row *rows);
+
+/* The same kernel at a shape of a few thousand elements: to see it run and be right. */
+bench_row bench_small_twin(const bench_row *row);
+
+int64_t bench_elements(const bench_row *row);
+double bench_bytes(const bench_row *row);
+double bench_floor_seconds(const bench_row *row);
+double bench_predicted_seconds(const bench_row *row);
+void bench_shape_text(const bench_row *row, char text[BENCH_SHAPE_TEXT]);
+const char *bench_format_name(twk_format format);
+size_t bench_format_bytes(twk_format format);
+
+/* The plan as a page. */
+void bench_print_page(FILE *out, const bench_row *rows, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

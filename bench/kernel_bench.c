@@ -1,0 +1,60 @@
+/* kernel_bench [--plan] [--filter TEXT] [--json FILE] [--quick] [--small]
+ * Measures every kernel of the plan on a GPU and compares it with float64; without a GPU prints the
+ * plan. --small takes twins of a few thousand elements: a look at whether everything runs. */
+#include <string.h>
+
+#include "measure.h"
+
+typedef struct command {
+    bench_options options;
+    bool plan_only;
+} command;
+
+static bool parse(int argc, char **argv, command *c) {
+    for (int i = 1; i < argc; i++) {
+        const bool more = i + 1 < argc;
+        if (!strcmp(argv[i], "--plan"))
+            c->plan_only = true;
+        else if (!strcmp(argv[i], "--quick"))
+            c->options.quick = true;
+        else if (!strcmp(argv[i], "--small"))
+            c->options.small = true;
+        else if (!strcmp(argv[i], "--filter") && more)
+            c->options.filter = argv[++i];
+        else if (!strcmp(argv[i], "--json") && more)
+            c->options.json = argv[++i];
+        else {
+            fprintf(stderr,
+                    "kernel_bench: %s: expected --plan, --quick, --small, --filter TEXT or --json "
+                    "FILE\n",
+                    argv[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv) {
+    static bench_row rows[BENCH_MAX_ROWS];
+    command c = {.options = {.filter = ""}};
+    if (!parse(argc, argv, &c)) return 2;
+    const size_t all = bench_plan(rows);
+    size_t count = 0;
+    for (size_t i = 0; i < all; i++)
+        if (strstr(rows[i].name, c.options.filter)) rows[count++] = rows[i];
+    if (!count) {
+        fprintf(stderr, "kernel_bench: --filter: no row's name contains \"%s\"\n",
+                c.options.filter);
+        return 2;
+    }
+#ifdef TW_BENCH_DEVICE
+    if (!c.plan_only) {
+        const int status = bench_measure(rows, count, &c.options);
+        if (status != 2) return status;
+    }
+#else
+    if (!c.plan_only) fprintf(stderr, "kernel_bench: built without CUDA: the plan only\n");
+#endif
+    bench_print_page(stdout, rows, count);
+    return 0;
+}

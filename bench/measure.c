@@ -1,0 +1,100 @@
+#include "measure.h"
+
+#include "copy.h"
+#include "job.h"
+#include "machine.h"
+#include "report.h"
+
+static bool own_run(const void *object, int set, cudaStream_t stream) {
+    return bench_job_run(object, set, stream) == TWK_OK;
+}
+
+static bool peer_run(const void *object, int set, cudaStream_t stream) {
+    const bench_job *job = object;
+    return job->family->peer(&job->call[set], stream);
+}
+
+static bool time_job(const bench_job *job, const bench_device_copy *copy, const bench_options *o,
+                     bench_timer *timer, bench_result *out) {
+    const bench_work own = {own_run, job, job->sets}, peer = {peer_run, job, job->sets};
+    const bench_work yardstick = bench_device_copy_work(copy);
+    bench_protocol p = {true, bench_calls_in_graph(bench_predicted_seconds(&job->row)),
+                        o->quick ? 15 : 60};
+    if (o->small) p = (bench_protocol){true, 4, 2};
+    if (!bench_compare_times(timer, own, yardstick, p, &out->cold, &out->copy_cold)) return false;
+    out->peer = job->family->peer_name;
+    if (job->family->peer &&
+        !bench_compare_times(timer, peer, own, p, &out->peer_cold, &out->beside_peer))
+        return false;
+    p.cold = false;
+    return bench_compare_times(timer, own, yardstick, p, &out->hot, &out->copy_hot);
+}
+
+static bool measure_row(const bench_row *row, const bench_options *o, bench_timer *timer,
+                        bench_result *out) {
+    const int max_sets = o->small ? 2 : 64;
+    bench_job job;
+    bench_device_copy copy;
+    if (!bench_job_make(row, max_sets, &job)) return false;
+    bool good = bench_device_copy_make(bench_bytes(row), max_sets, &copy);
+    if (good) {
+        good = bench_job_run(&job, 0, timer->stream) == TWK_OK &&
+               cudaStreamSynchronize(timer->stream) == cudaSuccess;
+        twk_last_launch(&out->info);
+        if (good) {
+            bench_job_check(&job, &out->check);
+            good = !out->check.failed && time_job(&job, &copy, o, timer, out);
+        }
+        bench_device_copy_free(&copy);
+    }
+    bench_job_free(&job);
+    return good;
+}
+
+static int measure_rows(const bench_row *rows, size_t count, const bench_options *o,
+                        bench_timer *timer, FILE *json) {
+    int status = 0;
+    for (size_t i = 0; i < count; i++) {
+        const bench_row row = o->small ? bench_small_twin(&rows[i]) : rows[i];
+        bench_result result = {0};
+        if (measure_row(&row, o, timer, &result)) {
+            bench_print_result(&row, &result, json);
+            if (!bench_is_right(&result.check)) status = 1;
+            continue;
+        }
+        char shape[BENCH_SHAPE_TEXT];
+        bench_shape_text(&row, shape);
+        status = 1;
+        printf("%-28s %-18s %s  failed: %s %s\n", row.name, shape, bench_format_name(row.format),
+               twk_error_text(), cudaGetErrorString(cudaGetLastError()));
+    }
+    return status;
+}
+
+int bench_measure(const bench_row *rows, size_t count, const bench_options *options) {
+    int devices = 0;
+    const cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error != cudaSuccess || devices == 0) {
+        fprintf(stderr, "kernel_bench: no CUDA device (%s): the plan only\n",
+                cudaGetErrorString(error));
+        return 2;
+    }
+    FILE *json = options->json ? fopen(options->json, "w") : NULL;
+    if (options->json && !json) {
+        fprintf(stderr, "kernel_bench: --json: cannot write %s\n", options->json);
+        return 1;
+    }
+    bench_timer timer;
+    int status = 1;
+    if (bench_timer_create(&timer)) {
+        bench_print_machine(&timer, options->small, json);
+        status = measure_rows(rows, count, options, &timer, json);
+    } else
+        fprintf(stderr, "kernel_bench: no stream or event on this device\n");
+    bench_timer_destroy(&timer);
+    if (json && fclose(json) != 0) {
+        fprintf(stderr, "kernel_bench: --json: cannot write %s\n", options->json);
+        return 1;
+    }
+    return status;
+}

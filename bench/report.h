@@ -1,0 +1,31 @@
+/* A measured row as text and as a line of JSON. */
+#ifndef TWEEDIE_BENCH_REPORT_H
+#define TWEEDIE_BENCH_REPORT_H
+
+#include <stdio.h>
+
+#include "check.h"
+#include "plan.h"
+#include "timer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct bench_result {
+    bench_times cold, hot, copy_cold, copy_hot; /* the kernel and a device copy in turn */
+    bench_times peer_cold, beside_peer;         /* the named peer and the kernel in turn */
+    const char *peer;                           /* "none": those two are not there */
+    twk_launch_info info;
+    bench_check check;
+} bench_result;
+
+/* Whether every compared element lies within its bound. */
+bool bench_is_right(const bench_check *check);
+void bench_print_result(const bench_row *row, const bench_result *result, FILE *json);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

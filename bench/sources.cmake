@@ -1,0 +1,20 @@
+# The benchmark's sources: read by its own build and by the one that runs it without a GPU.
+set(TW_BENCH_PLAN_SOURCES plan.c page.c)
+set(TW_BENCH_DEVICE_SOURCES
+    check.c
+    copy.c
+    job.c
+    job_adamw.c
+    job_elementwise.c
+    job_norm.c
+    job_sampler.c
+    job_shape.c
+    job_sums.c
+    machine.c
+    measure.c
+    memory.c
+    noise.c
+    report.c
+    timer.c
+)
+set(TW_BENCH_WARNINGS -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror)
