@@ -16,6 +16,7 @@ jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 quick=--quick
 [ "${QUICK:-1}" = 0 ] && quick=
 status=0
+rm -f "$out"/test-*.txt "$out"/kernels*.txt "$out/kernels.jsonl" "$out/verified.json" # of an earlier run
 say() { echo "device-check: $*"; }
 
 commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -41,21 +42,22 @@ case $arch in
 esac
 for part in tests/kernels bench; do
     name=$(basename $part)
-    cmake -S "$root/$part" -B "$build/$name" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CUDA_ARCHITECTURES=$arch" \
-        ${GTEST_SOURCE:+"-DTW_GTEST_SOURCE=$GTEST_SOURCE"} >"$out/build-$name.txt" 2>&1 &&
-        cmake --build "$build/$name" -j "$jobs" >>"$out/build-$name.txt" 2>&1 || {
+    if ! {
+        cmake -S "$root/$part" -B "$build/$name" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CUDA_ARCHITECTURES=$arch" \
+            ${GTEST_SOURCE:+"-DTW_GTEST_SOURCE=$GTEST_SOURCE"} &&
+            cmake --build "$build/$name" -j "$jobs"
+    } >"$out/build-$name.txt" 2>&1; then
         say "build of $part failed:"
         tail -n 20 "$out/build-$name.txt"
         exit 1
-    }
+    fi
 done
 
 say "device tests, the building blocks first"
 passed=
-for test in "$build"/kernels/wrappers_device_test "$build"/kernels/*_device_test; do
-    family=$(basename "$test" _device_test)
-    [ -f "$out/test-$family.txt" ] && [ "$family" = wrappers ] && continue
-    if timeout 300 "$test" >"$out/test-$family.txt" 2>&1 &&
+device_test() {
+    family=$(basename "$1" _device_test)
+    if timeout 300 "$1" >"$out/test-$family.txt" 2>&1 &&
         ! grep -q "no CUDA device" "$out/test-$family.txt"; then
         say "  $family passed"
         passed="$passed${passed:+, }\"$family\""
@@ -64,28 +66,44 @@ for test in "$build"/kernels/wrappers_device_test "$build"/kernels/*_device_test
         grep -m 5 -E "FAILED|Failure|no CUDA device" "$out/test-$family.txt"
         status=1
     fi
+}
+device_test "$build/kernels/wrappers_device_test"
+for test in "$build"/kernels/*_device_test; do
+    [ "$(basename "$test")" = wrappers_device_test ] || device_test "$test"
 done
+
+say "every row of the benchmark at a small shape, compared with float64"
+if timeout 120 "$build/bench/kernel_bench" --small >"$out/kernels-small.txt" 2>&1; then
+    say "  passed"
+else
+    say "  some rows failed or are wrong:"
+    grep -m 5 -E "failed|WRONG" "$out/kernels-small.txt"
+    status=1
+fi
 
 say "compute-sanitizer"
 : >"$out/sanitizer.txt"
+sanitize() { # sanitize TOOL LABEL PROGRAM [ARGUMENT]
+    tool=$1 label=$2
+    shift 2
+    echo "== $tool $label" >>"$out/sanitizer.txt"
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$@" >>"$out/sanitizer.txt" 2>&1
+    say "  $tool $label: exit status $? (0: nothing found; else see sanitizer.txt)"
+}
 if command -v compute-sanitizer >/dev/null 2>&1; then
     for tool in memcheck racecheck synccheck; do
-        for family in wrappers group_norm; do
-            filter=
-            [ $family = group_norm ] && filter=--gtest_filter=*Planted*:*Outliers*
-            echo "== $tool $family" >>"$out/sanitizer.txt"
-            timeout 60 compute-sanitizer --tool $tool --error-exitcode 9 \
-                "$build/kernels/${family}_device_test" $filter >>"$out/sanitizer.txt" 2>&1
-            say "  $tool $family: exit status $? (0: nothing found; else see sanitizer.txt)"
-        done
+        sanitize "$tool" wrappers "$build/kernels/wrappers_device_test"
+        sanitize "$tool" group_norm "$build/kernels/group_norm_device_test" \
+            "--gtest_filter=*Planted*:*Outliers*"
     done
+    sanitize memcheck "small rows" "$build/bench/kernel_bench" --small
 else
     say "  not here"
     echo "compute-sanitizer was not found" >"$out/sanitizer.txt"
 fi
 
 say "benchmarks"
-timeout 240 "$build/bench/kernel_bench" $quick --json "$out/kernels.jsonl" >"$out/kernels.txt" 2>&1 || {
+timeout 270 "$build/bench/kernel_bench" $quick --json "$out/kernels.jsonl" >"$out/kernels.txt" 2>&1 || {
     say "  some rows failed or the time ran out, see kernels.txt"
     status=1
 }
