@@ -2,6 +2,7 @@
 // stands behind until it is touched, of which only a few blocks are executed. Emulator only.
 #include "support.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace tst;
@@ -291,6 +292,125 @@ TEST_F(LargeTest, LossAndColumnSums) {
         for (int64_t i = pixels - 128; i < pixels; i++) sum += floats(p)[i * c + k];
         ASSERT_NEAR(floats(workspace)[(chunks - 1) * c + k], sum, 1e-4);
     }
+}
+
+TEST_F(LargeTest, SplitAndAddVector) {
+    const int64_t c = 64, rows = big / (2 * c), tail = 8; // rows of the last block
+    Hollow a((size_t)big * 4), b((size_t)big * 4), joined((size_t)big * 4);
+    randomize(floats(joined) + (rows - tail) * 2 * c, tail * 2 * c);
+    ASSERT_EQ(
+        only((uint64_t)(rows * 2 * c / 1024 - 1), 1,
+             [&] { return twk_split(TWK_F32, rows, c, c, joined.data, a.data, b.data, nullptr); }),
+        TWK_OK);
+    for (int64_t r = rows - tail; r < rows; r++)
+        for (int64_t k = 0; k < 2 * c; k++)
+            ASSERT_EQ(k < c ? floats(a)[r * c + k] : floats(b)[r * c + k - c],
+                      floats(joined)[r * 2 * c + k]);
+    // One pixel a sample: the rows of v, too, lie past 2^31.
+    const int64_t n = big / c, stride = c;
+    randomize(floats(a) + big - 1024, 1024);
+    randomize(floats(b) + big - 1024, 1024);
+    ASSERT_EQ(only((uint64_t)(big / 1024 - 1), 1,
+                   [&] {
+                       return twk_add_vector(TWK_F32, n, 1, c, a.data, b.data, stride, joined.data,
+                                             nullptr);
+                   }),
+              TWK_OK);
+    for (int64_t i = big - 1024; i < big; i++)
+        ASSERT_EQ(floats(joined)[i], floats(a)[i] + floats(b)[i]) << i;
+}
+
+TEST_F(LargeTest, Images) {
+    const int64_t w = 1024, elements = w * w, n = big / elements;
+    Hollow in((size_t)big), out((size_t)big * 4), index((size_t)n * 8);
+    for (int64_t i = big - 512; i < big; i++) in.data[i] = (char)pick(256);
+    int64_t *const which = reinterpret_cast<int64_t *>(index.data);
+    which[n - 1] = n - 1;
+    twk_image_args a = {};
+    a.batch = a.n_images = n;
+    a.h = a.w = w;
+    a.channels = 1;
+    a.in = reinterpret_cast<uint8_t *>(in.data);
+    a.out = out.data;
+    for (const bool indexed : {false, true}) {
+        a.index = indexed ? which : nullptr;
+        memset(floats(out) + big - 512, 0xff, 512 * 4);
+        ASSERT_EQ(
+            only((uint64_t)(big / 256 - 2), 2, [&] { return twk_image_to_tensor(&a, nullptr); }),
+            TWK_OK);
+        for (int64_t i = big - 512; i < big; i++)
+            ASSERT_NEAR(floats(out)[i], a.in[i] / 127.5 - 1, 1e-6) << i;
+    }
+}
+
+TEST_F(LargeTest, ClassAndTimeEmbedding) {
+    const int64_t width = 1 << 20, n = big / width, at = big - 256; // the last block
+    Hollow table((size_t)big * 4), out((size_t)big * 4), index((size_t)n * 4);
+    int32_t *const which = reinterpret_cast<int32_t *>(index.data);
+    which[n - 1] = (int32_t)(n - 1);
+    randomize(floats(table) + at, 256);
+    const uint64_t block = (uint64_t)(big / 256 - 1);
+    ASSERT_EQ(only(block, 1,
+                   [&] {
+                       return twk_embedding(TWK_F32, n, n, width, table.data, which, out.data,
+                                            nullptr);
+                   }),
+              TWK_OK);
+    for (int64_t i = at; i < big; i++) ASSERT_EQ(floats(out)[i], floats(table)[i]) << i;
+    // The last row's gradient is added to what the table holds.
+    const std::vector<float> before(floats(table) + at, floats(table) + big);
+    ASSERT_EQ(only(block, 1,
+                   [&] {
+                       return twk_embedding_backward(TWK_F32, n, n, width, out.data, which,
+                                                     floats(table), nullptr);
+                   }),
+              TWK_OK);
+    for (int64_t i = at; i < big; i++)
+        ASSERT_EQ(floats(table)[i], 2 * before[(size_t)(i - at)]) << i;
+    Hollow times((size_t)n * 4);
+    floats(times)[n - 1] = 700;
+    twk_time_embedding_args a = {};
+    a.batch = n;
+    a.width = (int)width;
+    a.t = floats(times);
+    a.max_period = 100;
+    a.scale = 1;
+    a.out = out.data;
+    ASSERT_EQ(only(block, 1, [&] { return twk_time_embedding(&a, nullptr); }), TWK_OK);
+    const int64_t half = width / 2;
+    for (int64_t i = at; i < big; i++) {
+        const double k = (double)(i % width - half) / (double)half;
+        ASSERT_NEAR(floats(out)[i], std::cos(700 * std::exp(-std::log(100.0) * k)), 1e-4) << i;
+    }
+}
+
+TEST_F(LargeTest, DynamicThreshold) {
+    const int64_t elements = 4096, batch = big / elements, at = big - elements;
+    Hollow x((size_t)big * 4), m((size_t)big * 2), thresholds((size_t)batch * 4);
+    std::vector<double> sizes;
+    randomize(floats(x) + at, elements);
+    for (int64_t i = at; i < big; i++) {
+        floats(x)[i] *= 8;
+        sizes.push_back(std::fabs(floats(x)[i]) / std::sqrt(0.64)); // m is 0
+    }
+    std::sort(sizes.begin(), sizes.end());
+    twk_ddim_row row = {0.64f, 0.36f, 0.2f, 0.8f, 0.2f, 0, 0, 0};
+    Buffer rows = upload(std::vector<twk_ddim_row>{row});
+    twk_ddim_args a = {};
+    a.batch = batch;
+    a.elements = elements;
+    a.x = x.data;
+    a.x_out = x.data;
+    a.m = m.data;
+    a.m_format = TWK_BF16;
+    a.rows = static_cast<twk_ddim_row *>(rows.data());
+    a.n_rows = 1;
+    ASSERT_EQ(
+        only((uint64_t)batch - 1, 1,
+             [&] { return twk_dynamic_threshold(&a, 0.75f, 100, floats(thresholds), nullptr); }),
+        TWK_OK);
+    const double want = sizes[3071] + 0.25 * (sizes[3072] - sizes[3071]); // of 0.75 * 4095
+    ASSERT_NEAR(floats(thresholds)[batch - 1], want, 1e-5 * want);
 }
 
 TEST_F(LargeTest, Optimizer) {
