@@ -5,7 +5,6 @@
 
 #include "core/checked.h"
 #include "core/options.h"
-#include "io/file.h"
 
 /* The loader numbers samples with 32 bits. */
 #define COUNT_MAX ((int64_t)UINT32_MAX)
@@ -17,9 +16,7 @@ static tw_status read_memory(const tw_dataset *d, int64_t index, float *out, int
     if (d->values) {
         memcpy(out, d->values + first, (size_t)d->elements * sizeof *out);
     } else {
-        /* 0 is -1 and 255 is 1, both exactly. */
-        for (int64_t i = 0; i < d->elements; i++)
-            out[i] = (float)((2.0 * d->bytes[first + (size_t)i] - 255.0) / 255.0);
+        tw_dataset_to_floats(d->bytes + first, d->elements, out);
     }
     *label = d->labels ? d->labels[index] : -1;
     return TW_OK;
@@ -65,59 +62,18 @@ tw_status tw_dataset_set_labels(tw_dataset *d, const char *name, int32_t *labels
     return TW_OK;
 }
 
-static tw_status open_file(tw_context *ctx, const char *path, tw_dataset **out) {
-    tw_file_mapping mapping;
-    TW_TRY(tw_file_map(ctx, path, &mapping));
-    tw_status s;
-    if (mapping.size >= 6 && !memcmp(mapping.data, "\x93NUMPY", 6))
-        s = tw_dataset_open_npy(ctx, path, mapping.data, mapping.size, out);
-    else if (tw_idx_is(mapping.data, mapping.size))
-        s = tw_dataset_open_idx(ctx, path, mapping.data, mapping.size, out);
-    else
-        s = tw_fail(ctx, TW_ERROR_FORMAT,
-                    "%s: unknown kind of data; expected an IDX file (plain or .gz) or an .npy",
-                    path);
-    tw_file_unmap(&mapping);
-    return s;
-}
-
-/* Reads the named label file, or the one found beside the images. */
-static tw_status attach_labels(tw_dataset *d, const char *source, const char *labels_path) {
-    char *found = NULL;
-    int32_t *labels = NULL;
-    int64_t n = 0;
-    if (!labels_path) {
-        TW_TRY(tw_labels_find(d->ctx, source, &found));
-        labels_path = found;
-    }
-    if (!labels_path) return TW_OK;
-    tw_status s = tw_labels_read(d->ctx, labels_path, &labels, &n);
-    if (s == TW_OK) s = tw_dataset_set_labels(d, labels_path, labels, n);
-    tw_free(d->ctx, found);
-    return s;
-}
-
-tw_status tw_dataset_open(tw_context *ctx, const char *source, const tw_dataset_options *options,
-                          tw_dataset **out) {
-    tw_dataset_options o = TW_DATASET_OPTIONS_INIT;
-    if (!out) return tw_fail(ctx, TW_ERROR_ARGUMENT, "data set: no place for the result");
-    *out = NULL;
-    TW_TRY(tw_options_read(ctx, "data set", &o, sizeof o, options));
-    if (!source || !*source) return tw_fail(ctx, TW_ERROR_ARGUMENT, "data set: no source is named");
-    if (o.limit < 0 || o.count < 0)
-        return tw_fail(ctx, TW_ERROR_ARGUMENT, "data set: limit and count: expected at least 0");
-    tw_dataset *d = NULL;
-    const bool made = !strcmp(source, "scurve");
-    if (made && o.labels) return tw_fail(ctx, TW_ERROR_ARGUMENT, "data set: scurve has no labels");
-    tw_status s = made ? tw_dataset_open_scurve(ctx, &o, &d) : open_file(ctx, source, &d);
-    if (s == TW_OK && !made) s = attach_labels(d, source, o.labels);
-    if (s != TW_OK) {
-        tw_dataset_free(d);
-        return s;
-    }
-    if (o.limit && o.limit < d->count) d->count = o.limit;
-    *out = d;
+tw_status tw_dataset_set_class_names(tw_dataset *d, const char *const *names, int64_t n) {
+    d->class_names = tw_allocate(d->ctx, (size_t)n, sizeof *d->class_names);
+    if (!d->class_names) return TW_ERROR_MEMORY;
+    d->named_classes = n;
+    for (int64_t i = 0; i < n; i++)
+        if (!(d->class_names[i] = tw_strdup(d->ctx, names[i]))) return TW_ERROR_MEMORY;
     return TW_OK;
+}
+
+void tw_dataset_to_floats(const uint8_t *bytes, int64_t n, float *out) {
+    /* 0 is -1 and 255 is 1, both exactly. */
+    for (int64_t i = 0; i < n; i++) out[i] = (float)((2.0 * bytes[i] - 255.0) / 255.0);
 }
 
 tw_status tw_dataset_from_memory(tw_context *ctx, int64_t n, int rank, const int64_t *shape,
@@ -151,6 +107,9 @@ tw_status tw_dataset_from_memory(tw_context *ctx, int64_t n, int rank, const int
 void tw_dataset_free(tw_dataset *d) {
     if (!d) return;
     tw_context *ctx = d->ctx;
+    if (d->close) d->close(d);
+    for (int64_t i = 0; i < d->named_classes; i++) tw_free(ctx, d->class_names[i]);
+    tw_free(ctx, d->class_names);
     tw_free(ctx, d->values);
     tw_free(ctx, d->bytes);
     tw_free(ctx, d->labels);
@@ -163,8 +122,14 @@ tw_status tw_dataset_get_info(const tw_dataset *d, tw_dataset_info *out) {
                             .count = d->count,
                             .rank = d->rank,
                             .shape = {d->shape[0], d->shape[1], d->shape[2]},
-                            .classes = d->classes};
+                            .classes = d->classes,
+                            .skipped = d->skipped,
+                            .ignored = d->ignored};
     return tw_options_write(d->ctx, "data set information", out, &info, sizeof info);
+}
+
+const char *tw_dataset_class_name(const tw_dataset *d, int64_t label) {
+    return d && label >= 0 && label < d->named_classes ? d->class_names[label] : NULL;
 }
 
 tw_status tw_dataset_get(const tw_dataset *d, int64_t index, float *out, int32_t *label) {

@@ -18,6 +18,11 @@ struct tw_dataset {
     float *values;   /* [count, elements], or null */
     uint8_t *bytes;  /* the same as 0..255 for -1..1, when values is null */
     int32_t *labels; /* [count], or null */
+    int64_t named_classes;
+    char **class_names; /* [named_classes] */
+    int64_t skipped, ignored;
+    void *source;                       /* what `read` knows beside this */
+    void (*close)(tw_dataset *dataset); /* frees `source`; may be null */
     /* Sample `index`, which is in range, into out[elements]; *label gets -1 without labels. Called
      * from several threads at once, so a failure's text goes to error[TW_DATASET_ERROR_TEXT]. */
     tw_status (*read)(const tw_dataset *dataset, int64_t index, float *out, int32_t *label,
@@ -31,9 +36,25 @@ tw_status tw_dataset_new(tw_context *ctx, const char *name, int64_t count, int r
 /* Takes labels[n], checks that n is the set's count and none is negative, and counts classes. */
 tw_status tw_dataset_set_labels(tw_dataset *dataset, const char *name, int32_t *labels, int64_t n);
 
+/* Copies the names of the classes 0..n-1. */
+tw_status tw_dataset_set_class_names(tw_dataset *dataset, const char *const *names, int64_t n);
+/* 0..255 to [-1, 1]. */
+void tw_dataset_to_floats(const uint8_t *bytes, int64_t n, float *out);
+
 /* The sources. `path` is a file's name; bytes[size] its content. */
 tw_status tw_dataset_open_scurve(tw_context *ctx, const tw_dataset_options *options,
                                  tw_dataset **out);
+tw_status tw_dataset_open_shapes(tw_context *ctx, const tw_dataset_options *options,
+                                 tw_dataset **out);
+/* A folder of pictures, and an archive of them. */
+tw_status tw_dataset_open_folder(tw_context *ctx, const char *path,
+                                 const tw_dataset_options *options, tw_dataset **out);
+tw_status tw_dataset_open_archive(tw_context *ctx, const char *path,
+                                  const tw_dataset_options *options, tw_dataset **out);
+bool tw_archive_is(const char *path, const uint8_t *bytes, size_t size);
+/* CIFAR-10's binary files: those of a folder, or one. */
+tw_status tw_dataset_open_cifar(tw_context *ctx, const char *path, tw_dataset **out);
+bool tw_cifar_is_folder(tw_context *ctx, const char *path);
 tw_status tw_dataset_open_idx(tw_context *ctx, const char *path, const uint8_t *bytes, size_t size,
                               tw_dataset **out);
 tw_status tw_dataset_open_npy(tw_context *ctx, const char *path, const uint8_t *bytes, size_t size,

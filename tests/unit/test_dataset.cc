@@ -199,11 +199,13 @@ TEST(Dataset, RefusesBadSources) {
     const float nan[6] = {0, 0, 0, NAN, 0, 0};
     EXPECT_EQ(Set("").status, TW_ERROR_ARGUMENT);
     EXPECT_EQ(Set(dir.file("no")).status, TW_ERROR_IO);
-    EXPECT_EQ(Set(dir.path()).status, TW_ERROR_IO);
+    EXPECT_EQ(Set(dir.path()).status, TW_ERROR_FORMAT); // a folder without pictures
     write_file(path, "just text");
     EXPECT_EQ(Set(path).status, TW_ERROR_FORMAT);
-    EXPECT_EQ(error(), path + ": unknown kind of data; expected an IDX file (plain or .gz) or an "
-                              ".npy");
+    EXPECT_EQ(error(), path +
+                           ": unknown kind of data; expected scurve, shapes, a folder or a "
+                           "tar of PNG and JPEG files, CIFAR-10's .bin files, an IDX file (plain "
+                           "or .gz) or an .npy");
     ASSERT_EQ(tw_npy_write(nullptr, path.c_str(), TW_F32, 1, one, nan), TW_OK);
     EXPECT_EQ(Set(path).status, TW_ERROR_UNSUPPORTED);
     EXPECT_EQ(error(), path +
