@@ -65,12 +65,13 @@ void TW_REF(pool)(const tw_ref_call *c) {
     TW_PARALLEL(c, c->dim['N'] * h * w * channels)
     for (int64_t p = 0; p < c->dim['N'] * oh * ow; p++) {
         const int64_t n = p / (oh * ow), i0 = p / ow % oh * k, j0 = p % ow * k;
-        for (int64_t e = 0; e < channels; e++) {
-            double sum = 0;
+        for (int64_t e = 0; e < channels; e += TW_TILE) {
+            const int64_t en = tw_min_i64(TW_TILE, channels - e);
+            double sum[TW_TILE] = {0};
             for (int64_t i = i0; i < i0 + k; i++)
                 for (int64_t j = j0; j < j0 + k; j++)
-                    sum += (double)x[((n * h + i) * w + j) * channels + e];
-            y[p * channels + e] = (real)(scale * sum);
+                    TW_REF(accumulate)(sum, 1.0, x + ((n * h + i) * w + j) * channels + e, en);
+            for (int64_t c1 = 0; c1 < en; c1++) y[p * channels + e + c1] = (real)(scale * sum[c1]);
         }
     }
 }
