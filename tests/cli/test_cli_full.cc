@@ -141,6 +141,52 @@ TEST_F(Full, Sampling) {
     }
 }
 
+// Every other command that writes files: of each the last option is the file's place.
+TEST_F(Full, PicturesAndTables) {
+    make_model("points", kPoints, kSchedule);
+    works(busy("run", kSteps));
+    const std::vector<std::string> strip = {"sample", "--model",     "points", "--n",
+                                            "50",     "--steps",     "3",      "--out",
+                                            "a.npy",  "--trajectory"};
+    auto then = [](std::vector<std::string> args, const std::string &last) {
+        args.push_back(last);
+        return args;
+    };
+    const std::vector<std::vector<std::string>> commands = {
+        {"schedule", "--training-steps", "20", "--out", "new/a.png"},
+        {"schedule", "--training-steps", "20", "--out", "new/a.csv"},
+        {"plot", "--run", "run", "--out", "new/a.svg"},
+        {"diffuse", "--data", "scurve", "--out", "new/a.gif"},
+        then(strip, "new/a.png"),
+        then(strip, "new/a.gif"),
+        then(strip, "new/a.svg"),
+        then(strip, "new/a.npy")};
+    for (const std::vector<std::string> &args : commands) {
+        SCOPED_TRACE(args[0] + " " + args.back());
+        std::filesystem::remove_all(path("new"));
+        ASSERT_EQ(mkdir(path("new").c_str(), 0777), 0);
+        works(args);
+        const auto right = files("new");
+        ASSERT_EQ(right.size(), 1u);
+        const size_t size = right.begin()->second.size();
+        for (const size_t limit : {size_t(1), size / 2, size - 1}) {
+            write(args.back(), "old");
+            RunOptions options;
+            options.file_limit = rlim_t(limit);
+            // Room for what comes before.
+            const bool sample = args[0] == "sample";
+            if (sample && limit < read("a.npy").size()) continue;
+            const Result r = run(args, options);
+            EXPECT_EQ(r.status, 1);
+            expect_refused(r, std::to_string(limit));
+            EXPECT_NE(r.err.find(args.back()), std::string::npos) << r.err;
+            EXPECT_EQ(files("new").size(), 1u);
+            EXPECT_EQ(read(args.back()), "old");
+        }
+        if (testing::Test::HasFailure()) return;
+    }
+}
+
 // Twelve pictures need more than the disk has; those of an earlier run stay.
 TEST_F(Full, AFolderOnASmallDiskKeepsItsPictures) {
     make_model("images", kImages, kSchedule);

@@ -130,6 +130,33 @@ TEST_F(Signals, SamplingLeavesWholeFilesOrNone) {
     }
 }
 
+// The commands that draw: one file, whole or as it was.
+TEST_F(Signals, DrawingLeavesWholeFilesOrNone) {
+    works(busy("run", 20));
+    const std::vector<std::vector<std::string>> commands = {
+        {"schedule", "--training-steps", "20", "--out", "new/a.png"},
+        {"plot", "--run", "run", "--out", "new/a.png"},
+        {"diffuse", "--data", "scurve", "--out", "new/a.gif"}};
+    for (const std::vector<std::string> &args : commands) {
+        SCOPED_TRACE(args[0]);
+        std::filesystem::remove_all(path("new"));
+        ASSERT_EQ(mkdir(path("new").c_str(), 0777), 0);
+        const double whole = seconds_of(args);
+        const auto right = files("new");
+        for (int i = 0; i < (kSlow ? 2 : 5); i++) {
+            write("new/" + args.back().substr(4), "old");
+            const int number = i % 2 ? SIGTERM : SIGINT;
+            const Result r = run(args, signals_after(uniform(whole), {number}));
+            join();
+            expect_interrupted(r, number);
+            EXPECT_EQ(files("new").size(), 1u);
+            const std::string now = read(args.back());
+            EXPECT_TRUE(now == "old" || now == right.begin()->second) << now.size();
+            EXPECT_EQ(now == "old", r.status != 0);
+        }
+    }
+}
+
 // A shell starts a background program with SIGINT ignored, which Ctrl-C then does not mean.
 TEST_F(Signals, AnIgnoredSignalStaysIgnored) {
     signal(SIGINT, SIG_IGN);
