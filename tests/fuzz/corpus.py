@@ -222,6 +222,12 @@ def seeds_command():
     options = {"data": "scurve", "steps": 10, "lr": 1e-3, "antithetic": True, "lr-schedule": "cosine"}
     run = {"tweedie": "0.1.0", "preset": "scurve", "device": "CPU", "providers": ["cpu-reference"],
            "model": MLP, "scheduler": SCHEDULER, "options": options}
+    lines = ['{"step": %d, "loss": %s, "grad_norm": 0.5, "lr": 0.001, "skipped": 0, "samples_per_s": 1e3, "time": 0.1}'
+             % (i + 1, "null" if i == 2 else 1.0 / (i + 1)) for i in range(4)]
+    held = '{"step": 4, "validation_loss": 0.25, "validation_loss_average": 0.3}'
+    put("metrics", "run", "\n".join(lines + [held, ""]))
+    put("metrics", "broken_off", "\n".join(lines)[:-20])
+    put("metrics", "twice", "\n".join(lines[:1] * 2 + [""]))
     put("run", "resume", disk(("r/run.json", json.dumps(run))))
     put("run", "fresh", disk(("c.json", json.dumps({"model": MLP, "options": {"steps": 5, "threads": "1"}}))))
     put("run", "wrong", disk(("c.json", json.dumps({"model": MLP, "options": {"steps": 0.5, "out": "x", "no": 1}}))))
