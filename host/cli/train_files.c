@@ -125,6 +125,9 @@ int cli_train_save(cli_session *s, int64_t step, bool as_run, bool as_best) {
                      .as_run = as_run,
                      .keep = cli_int(s->args, "keep-last"),
                      .loss = s->validated == step ? s->measured : (double)NAN};
+    /* Not before the last one is over: two snapshots would take twice the memory. */
+    const int rc = cli_writer_wait(&s->writer);
+    if (rc) return rc;
     const tw_status status = tw_trainer_snapshot(s->trainer, &save.snapshot);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     if (as_run) s->saved = step;

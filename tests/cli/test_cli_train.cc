@@ -1,5 +1,7 @@
 #include "cli/train_runs.h"
 
+#include <map>
+
 TEST_F(Train, LeavesAWholeRun) {
     const Result r = works(with({"--out", "runs/a", "--preview-every", "10", "--holdout", "0.1",
                                  "--validate-every", "10"}));
@@ -325,6 +327,37 @@ TEST_F(Train, FieldsAreSetByName) {
         json_integer_value(json_object_get(json_object_get(j, "scheduler"), "num_train_timesteps")),
         50);
     json_decref(j);
+}
+
+// What the golden networks' configurations hold can be set, each with a value of its type.
+TEST_F(Train, EveryFieldIsKnown) {
+    std::map<std::string, std::string> fields; // key: a value in JSON
+    for (const char *name :
+         {"model_attn_groups", "model_class_cond", "model_class_timestep", "model_ddpm_cifar10_32",
+          "model_defaults", "model_four_levels", "model_fourier", "model_learned_time",
+          "model_no_attention", "model_resample", "model_scale_shift"}) {
+        const std::string file = TW_TEST_DIR "/golden/" + std::string(name) + ".json";
+        json_t *golden = json_load_file(file.c_str(), 0, nullptr), *value;
+        const char *key;
+        json_object_foreach(json_object_get(golden, "config"), key, value) {
+            char *text = json_dumps(value, JSON_ENCODE_ANY);
+            if (key[0] != '_') fields[key] = text;
+            free(text);
+        }
+        json_decref(golden);
+    }
+    ASSERT_GT(fields.size(), 15u);
+    write("images.json", std::string("{\"model\": ") + kImages + "}");
+    for (const auto &f : fields) {
+        const Result r = run({"train", "--config", "images.json", "--data", "absent", "--dry-run",
+                              "--set", "model." + f.first + "=" + f.second});
+        EXPECT_EQ(r.status, 1) << r.err; // past the options: the network or the data is wrong
+        EXPECT_EQ(r.err.find("--set"), std::string::npos) << r.err;
+        fails(2,
+              {"train", "--config", "images.json", "--data", "absent", "--dry-run", "--set",
+               "model." + f.first + "x=1"},
+              {"unknown field; did you mean model." + f.first + "?"});
+    }
 }
 
 TEST_F(Train, FieldsAreChecked) {
