@@ -268,6 +268,7 @@ static const cli_example examples[] = {
     {"digits", "tweedie train --preset mnist --data t10k-images-idx3-ubyte.gz --out run"},
     {"what that would take", "tweedie train --preset scurve --dry-run"},
     {"go on after Ctrl-C", "tweedie train --out run --resume"},
+    {"train the same again", "tweedie train --config run/run.json --out again"},
     {NULL, NULL}};
 
 const cli_command cli_train_command = {
