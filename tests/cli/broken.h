@@ -25,6 +25,8 @@ class Broken : public Train {
     using Clock = std::chrono::steady_clock;
 
     void SetUp() override {
+        // Hundreds of saves want no disk that is waited for.
+        if (access("/dev/shm", W_OK) == 0) place = "/dev/shm";
         Train::SetUp();
         const char *given = getenv("TW_TEST_SEED");
         const unsigned seed =

@@ -105,9 +105,8 @@ inline Result run_command(const std::vector<std::string> &args, const std::strin
 class CommandTest : public testing::Test {
   protected:
     void SetUp() override {
-        char name[] = "/tmp/tweedie-test-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        folder = name;
+        folder = place + "/tweedie-test-XXXXXX";
+        ASSERT_NE(mkdtemp(folder.data()), nullptr);
         ASSERT_EQ(tw_context_create(nullptr, &ctx), TW_OK);
     }
     void TearDown() override {
@@ -233,6 +232,7 @@ class CommandTest : public testing::Test {
         ASSERT_EQ(chmod(path("gnuplot").c_str(), 0755), 0);
     }
 
+    std::string place = "/tmp"; // where the folder is made
     std::string folder;
     tw_context *ctx = nullptr;
 };
