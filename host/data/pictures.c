@@ -80,15 +80,19 @@ static void decode_one(const tw_pictures *p, tw_picture *picture) {
 }
 
 /* Takes the size of the first picture that can be decoded, where none was asked for. */
-static void find_size(tw_pictures *p, const tw_picture *batch, int n) {
+static tw_status find_size(tw_pictures *p, const tw_picture *batch, int n) {
     for (int i = 0; i < n && p->fit.height == 0; i++) {
         tw_context ctx = private_context(p->ctx);
         tw_image image;
-        if (decode(p, &ctx, &batch[i], &image) != TW_OK) continue;
+        const tw_status s = decode(p, &ctx, &batch[i], &image);
+        /* The picture is not to blame, and the next one may have another size. */
+        if (s == TW_ERROR_MEMORY) return tw_fail(p->ctx, s, "%s", ctx.error);
+        if (s != TW_OK) continue;
         p->fit.height = image.height;
         p->fit.width = image.width;
         tw_image_free(&ctx, &image);
     }
+    return TW_OK;
 }
 
 /* Room for one more path and, where pixels are held, for its pixels. */
@@ -158,11 +162,10 @@ static tw_status take(tw_pictures *p, tw_picture *picture) {
 }
 
 tw_status tw_pictures_add(tw_pictures *p, tw_picture *batch, int n) {
-    tw_status s = TW_OK;
-    find_size(p, batch, n);
+    tw_status s = find_size(p, batch, n);
     const int threads = tw_context_threads(p->ctx) > 1 ? tw_context_threads(p->ctx) : 1;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int i = 0; i < n; i++) decode_one(p, &batch[i]);
+    for (int i = 0; i < (s == TW_OK ? n : 0); i++) decode_one(p, &batch[i]);
     for (int i = 0; i < n; i++) {
         if (s == TW_OK) s = take(p, &batch[i]);
         tw_free(p->ctx, batch[i].path);

@@ -225,7 +225,27 @@ TEST(Memory, OpeningData) {
     ASSERT_EQ(tw_npy_write(ctx, dir.file("p.npy").c_str(), TW_F32, 2, two, points), TW_OK);
     ASSERT_EQ(tw_npy_write(ctx, dir.file("i.npy").c_str(), TW_U8, 4, four, "abcdefghi"), TW_OK);
     ASSERT_EQ(tw_npy_write(ctx, dir.file("l.npy").c_str(), TW_I64, 1, one, kinds), TW_OK);
+    // A folder of one picture for each of two classes, and CIFAR-10's of two batches.
+    uint8_t pixels[12] = {1, 20, 30, 4, 50, 60, 7, 80, 90, 10, 11, 120};
+    const tw_image picture = {2, 2, 3, pixels};
+    ASSERT_EQ(mkdir(dir.file("one").c_str(), 0777), 0);
+    ASSERT_EQ(tw_png_write(ctx, dir.file("one/a.png").c_str(), &picture), TW_OK);
+    ASSERT_EQ(mkdir(dir.file("two").c_str(), 0777), 0);
+    for (const char *kind : {"x", "y"}) {
+        ASSERT_EQ(mkdir(dir.file(std::string("two/") + kind).c_str(), 0777), 0);
+        ASSERT_EQ(
+            tw_png_write(ctx, dir.file(std::string("two/") + kind + "/a.png").c_str(), &picture),
+            TW_OK);
+    }
+    ASSERT_EQ(mkdir(dir.file("cifar").c_str(), 0777), 0);
+    for (const char *batch : {"1", "4"})
+        tw_test::write_file(dir.file(std::string("cifar/data_batch_") + batch + ".bin"),
+                            std::string(1, '\7') + std::string(3072, batch[0]));
     const std::vector<std::pair<std::string, std::string>> sources = {
+        {dir.file("one"), ""},
+        {dir.file("two"), ""},
+        {dir.file("cifar"), ""},
+        {"shapes", ""},
         {"scurve", ""},
         {dir.file("a-images-idx3"), ""},
         {dir.file("b-images-idx3.gz"), ""},
