@@ -12,15 +12,32 @@ static bool begins(const uint8_t *bytes, size_t size, const char *magic, size_t 
     return size >= n && memcmp(bytes, magic, n) == 0;
 }
 
-bool tw_archive_is(const char *path, const uint8_t *bytes, size_t size) {
+/* The first bytes of gzip data, or of anything else as they are. Returns how many. */
+static size_t first_bytes(const uint8_t *bytes, size_t size, uint8_t *out, size_t room) {
+    if (!begins(bytes, size, "\x1f\x8b", 2)) {
+        const size_t n = size < room ? size : room;
+        memcpy(out, bytes, n);
+        return n;
+    }
+    z_stream z;
+    memset(&z, 0, sizeof z);
+    if (inflateInit2(&z, 15 + 16) != Z_OK) return 0;
+    z.next_in = (Bytef *)(uintptr_t)bytes;
+    z.avail_in = size > 1u << 30 ? 1u << 30 : (uInt)size;
+    z.next_out = out;
+    z.avail_out = (uInt)room;
+    inflate(&z, Z_SYNC_FLUSH); /* what came out before a failure counts */
+    inflateEnd(&z);
+    return room - z.avail_out;
+}
+
+bool tw_archive_is(const uint8_t *bytes, size_t size) {
     if (begins(bytes, size, "\xfd\x37zXZ", 6) || begins(bytes, size, "BZh", 3) ||
         begins(bytes, size, "\x28\xb5\x2f\xfd", 4))
         return true;
     /* A tar with or without gzip, which IDX files have too. */
-    char header[TAR_HEADER] = "";
-    gzFile file = gzopen(path, "rb");
-    const int got = file ? gzread(file, header, sizeof header) : -1;
-    if (file) gzclose(file);
+    uint8_t header[TAR_HEADER];
+    const size_t got = first_bytes(bytes, size, header, sizeof header);
     return got >= TAR_MAGIC + 5 && memcmp(header + TAR_MAGIC, "ustar", 5) == 0;
 }
 
@@ -128,18 +145,19 @@ static tw_status read_entries(reader *r, int64_t limit) {
     return flush(r);
 }
 
-static tw_status open_archive(tw_context *ctx, const char *path, struct archive *a) {
+static tw_status open_archive(tw_context *ctx, const char *path, const uint8_t *bytes, size_t size,
+                              struct archive *a) {
     archive_read_support_filter_gzip(a);
     archive_read_support_filter_bzip2(a);
     archive_read_support_filter_xz(a);
     archive_read_support_filter_zstd(a);
     archive_read_support_format_tar(a);
-    return archive_read_open_filename(a, path, BLOCK) == ARCHIVE_OK ? TW_OK
-                                                                    : fail_archive(ctx, path, a);
+    return archive_read_open_memory(a, bytes, size) == ARCHIVE_OK ? TW_OK
+                                                                  : fail_archive(ctx, path, a);
 }
 
-tw_status tw_dataset_open_archive(tw_context *ctx, const char *path, const tw_dataset_options *o,
-                                  tw_dataset **out) {
+tw_status tw_dataset_open_archive(tw_context *ctx, const char *path, const uint8_t *bytes,
+                                  size_t size, const tw_dataset_options *o, tw_dataset **out) {
     tw_pictures p;
     *out = NULL;
     struct archive *a = archive_read_new();
@@ -147,7 +165,7 @@ tw_status tw_dataset_open_archive(tw_context *ctx, const char *path, const tw_da
     tw_pictures_begin(&p, ctx, path, false, o);
     reader r = {.ctx = ctx, .archive = a, .pictures = &p};
     r.batch = tw_allocate(ctx, TW_PICTURES_BATCH, sizeof *r.batch);
-    tw_status s = r.batch ? open_archive(ctx, path, a) : TW_ERROR_MEMORY;
+    tw_status s = r.batch ? open_archive(ctx, path, bytes, size, a) : TW_ERROR_MEMORY;
     if (s == TW_OK) s = read_entries(&r, o->limit);
     if (s == TW_OK) s = tw_pictures_finish(&p, out);
     for (int i = 0; i < r.n; i++) {

@@ -49,9 +49,9 @@ tw_status tw_dataset_open_shapes(tw_context *ctx, const tw_dataset_options *opti
 /* A folder of pictures, and an archive of them. */
 tw_status tw_dataset_open_folder(tw_context *ctx, const char *path,
                                  const tw_dataset_options *options, tw_dataset **out);
-tw_status tw_dataset_open_archive(tw_context *ctx, const char *path,
-                                  const tw_dataset_options *options, tw_dataset **out);
-bool tw_archive_is(const char *path, const uint8_t *bytes, size_t size);
+tw_status tw_dataset_open_archive(tw_context *ctx, const char *path, const uint8_t *bytes,
+                                  size_t size, const tw_dataset_options *options, tw_dataset **out);
+bool tw_archive_is(const uint8_t *bytes, size_t size);
 /* CIFAR-10's binary files: those of a folder, or one. */
 tw_status tw_dataset_open_cifar(tw_context *ctx, const char *path, tw_dataset **out);
 bool tw_cifar_is_folder(tw_context *ctx, const char *path);

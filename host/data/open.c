@@ -29,9 +29,9 @@ static tw_status open_file(tw_context *ctx, const char *path, const tw_dataset_o
     } else if (ends_with(path, ".bin")) {
         *kind = CIFAR;
         s = tw_dataset_open_cifar(ctx, path, out);
-    } else if (tw_archive_is(path, mapping.data, mapping.size)) {
+    } else if (tw_archive_is(mapping.data, mapping.size)) {
         *kind = ARCHIVE;
-        s = tw_dataset_open_archive(ctx, path, o, out);
+        s = tw_dataset_open_archive(ctx, path, mapping.data, mapping.size, o, out);
     } else if (tw_idx_is(mapping.data, mapping.size)) {
         s = tw_dataset_open_idx(ctx, path, mapping.data, mapping.size, out);
     } else {

@@ -3,9 +3,11 @@
 branches. Findings are added beside them by hand, under names that begin with "found"; the JPEG files of
 corpus/image came from libjpeg-turbo's tjCompress2()."""
 import gzip
+import io
 import json
 import os
 import struct
+import tarfile
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -211,6 +213,38 @@ def seeds_png():
     put("png", "huge", png(1 << 20, 1 << 20, 16, 2, b"\0"))
 
 
+def tar(*entries, kind="ustar"):
+    out = io.BytesIO()
+    formats = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+    with tarfile.open(fileobj=out, mode="w", format=formats[kind]) as archive:
+        for name, data in entries:
+            entry = tarfile.TarInfo(name)
+            if data is None:
+                entry.type = tarfile.DIRTYPE
+            elif isinstance(data, str):
+                entry.type, entry.linkname = tarfile.LNKTYPE, data
+            else:
+                entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data) if isinstance(data, bytes) else None)
+    blocks = out.getvalue()
+    return blocks[:len(blocks.rstrip(b"\0")) // 512 * 512 + 1536]  # two empty ones at the end do
+
+
+def seeds_archive():
+    grey, colour = png(2, 2, 8, 0, b"\0ab\1cd"), png(1, 2, 8, 2, b"\2abc\3abc")
+    put("archive", "flat", tar(("a.png", grey)))
+    put("archive", "classes", tar(("x", None), ("x/a.png", grey), ("./y/b.PNG", colour)))
+    put("archive", "gz", packed(tar(("x/a.png", grey), ("y/b.png", colour))))
+    put("archive", "links", tar(("a.png", grey), ("b.png", "a.png"), ("../../c.png", colour), (".d.png", grey)))
+    put("archive", "pax", tar(("\u00e9/a.png", grey), kind="pax"))
+    put("archive", "gnu", tar(("n" * 120 + ".png", grey), kind="gnu"))
+    put("archive", "broken", tar(("a.png", grey[:-20]), ("b.jpg", b"\xff\xd8\xff"), ("c.txt", b"hello")))
+    record = b"\3" + bytes(3072)
+    put("dataset", "cifar", disk(("x.bin", record)))
+    put("dataset", "cifar_folder", disk(("cifar/data_batch_2.bin", record)))
+    put("dataset", "tar", disk(("x.tar", tar(("a.png", grey)))))
+
+
 # --- the command ---
 
 def seeds_command():
@@ -236,5 +270,5 @@ def seeds_command():
 
 if __name__ == "__main__":
     for seeds in [seeds_safetensors, seeds_model_config, seeds_scheduler_config, seeds_model_directory,
-                  seeds_arrays, seeds_png, seeds_command]:
+                  seeds_arrays, seeds_png, seeds_archive, seeds_command]:
         seeds()
