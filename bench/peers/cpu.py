@@ -27,6 +27,7 @@ SAMPLE_BOUND = 1e-4  # of |x| <= 1 after four steps in float32
 LOSS_BOUND, NORM_BOUND = 1e-6, 1e-5  # relative
 
 try:
+    import diffusers
     import numpy as np
     import torch
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -242,23 +243,25 @@ def commit():
 
 
 def page(result):
-    import diffusers
     lines = ["# The CPU beside PyTorch", "",
-             "Written by `bench/peers/cpu.py --write`. Preset `mnist` (UNet 32/64/64, 1.6 M",
-             "parameters, 28x28), float32, the same weights; medians, p10 to p90 in brackets; time by the",
-             "clock, the two programs in turn. The ratio says how many times quicker tweedie is.", "",
+             "Written by `bench/peers/cpu.py --write`. Preset `mnist` (UNet 32/64/64, 1.6 M parameters,",
+             "28x28), float32, the same weights and number of threads, the two programs in turn. Medians in",
+             "milliseconds, by the clock (p10 to p90 in brackets) and of processor time, which other programs",
+             "on the machine disturb less. A ratio says how many times quicker tweedie is.", "",
              f"Commit {result['commit']}, {result['cpu']}, {result['processors']} processors, load "
              f"{result['load'][0]:.1f} before and {result['load'][1]:.1f} after.",
-             f"PyTorch {torch.__version__}, diffusers {diffusers.__version__}.", "",
-             "| | batch | threads | tweedie, ms | PyTorch, ms | ratio | of processor time | PyTorch's settings |",
-             "|---|---|---|---|---|---|---|---|"]
+             f"PyTorch {result['torch']}, diffusers {result['diffusers']}.", "",
+             "| | batch | threads | tweedie | PyTorch | ratio | tweedie, processor | PyTorch, processor "
+             "| ratio | PyTorch's settings |", "|---" * 10 + "|"]
     for r in result["rows"]:
-        cells = []
-        for who in ("tweedie", "pytorch"):
-            s = r[who]["seconds"]
-            cells.append("{:.1f} ({:.1f} to {:.1f})".format(*(1e3 * s[k] for k in ("median", "p10", "p90"))))
-        lines.append(f"| {r['what']} | {r['batch']} | {r['threads']} | {cells[0]} | {cells[1]} | "
-                     f"{r['ratio']:.2f} | {r['ratio_processor']:.2f} | {r['pytorch_settings']} |")
+        cells = [r["what"], str(r["batch"]), str(r["threads"])]
+        for key, ratio in (("seconds", "ratio"), ("processor_seconds", "ratio_processor")):
+            for who in ("tweedie", "pytorch"):
+                ms = {k: 1e3 * v for k, v in r[who][key].items()}
+                cells.append("{median:.1f} ({p10:.1f} to {p90:.1f})".format(**ms) if key == "seconds"
+                             else "{median:.1f}".format(**ms))
+            cells.append(f"{r[ratio]:.2f}")
+        lines.append("| " + " | ".join(cells + [r["pytorch_settings"]]) + " |")
     lines += ["", "Checked before: " + ", ".join(
         f"{name.replace('_', ' ')} within {c['off_by']:.1e} (bound {c['bound']:.0e})"
         for name, c in result["checks"].items()) + "."]
@@ -280,7 +283,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(args.build, folder + "/run")
         result = {"commit": commit(), "cpu": cpu_name(), "processors": len(os.sched_getaffinity(0)),
-                  "torch": torch.__version__, "checks": check(args.build, model), "rows": []}
+                  "torch": torch.__version__, "diffusers": diffusers.__version__,
+                  "checks": check(args.build, model), "rows": []}
         for threads in args.threads:
             for mode, batch in (("train", 64), ("sample", 1), ("sample", 16), ("sample", 64)):
                 row = compare(args.build, model, mode, batch, threads, args.seconds, args.compile)
