@@ -51,8 +51,11 @@ static void add_folder(print *p, const char *path) {
     FTS *walk = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
     if (!walk) return;
     const size_t root = strlen(path);
-    for (const FTSENT *e; (e = fts_read(walk));) {
-        if (e->fts_info != FTS_F) continue;
+    for (FTSENT *e; (e = fts_read(walk));) {
+        /* What file managers and tools leave behind is no data. */
+        const bool hidden = e->fts_level > 0 && e->fts_name[0] == '.';
+        if (hidden && e->fts_info == FTS_D) fts_set(walk, e, FTS_SKIP);
+        if (hidden || e->fts_info != FTS_F) continue;
         char size[32];
         snprintf(size, sizeof size, " %" PRId64 "\n", (int64_t)e->fts_statp->st_size);
         const char *below = e->fts_path + root;

@@ -10,7 +10,7 @@ bool cli_source_is_made(const char *source);
 
 /* {"files", "bytes", "hash"} of a file or a folder, null for what is neither or made on the
  * spot. Of a file of up to 64 MiB the hash covers every byte, of a larger one 64 pieces of a MiB
- * spread over it; of a folder the names and sizes. */
+ * spread over it; of a folder the names and sizes, but for hidden ones. */
 json_t *cli_fingerprint(const char *source);
 
 #endif

@@ -154,6 +154,27 @@ TEST_F(Record, KnowsItsDataAgain) {
     works({"train", "--config", "a/run.json", "--data", "moved.npy", "--out", "c"});
 }
 
+TEST_F(Record, KnowsAFolderAgain) {
+    ASSERT_EQ(mkdir(path("photos").c_str(), 0777), 0);
+    for (int i = 0; i < 4; i++) {
+        uint8_t pixels[8 * 8 * 3];
+        for (int k = 0; k < 192; k++) pixels[k] = uint8_t(40 * i + k);
+        const tw_image image = {8, 8, 3, pixels};
+        const std::string name = path("photos/") + std::to_string(i) + ".png";
+        ASSERT_EQ(tw_png_write(ctx, name.c_str(), &image), TW_OK);
+    }
+    write("c.json", std::string("{\"model\": ") + kClasses + "}");
+    works({"train", "--config", "c.json", "--set", "model.num_class_embeds=null", "--data",
+           "photos", "--out", "a", "--steps", "1", "--batch-size", "2"});
+    EXPECT_EQ(json_integer_value(json_object_get(
+                  json_object_get(json_object_get(record("a"), "data"), "data"), "files")),
+              4);
+    write("photos/.thumbnails", "what a file manager leaves");
+    works({"train", "--out", "a", "--resume", "--steps", "2"});
+    write("photos/3.png", read("photos/2.png") + " ");
+    fails(1, {"train", "--out", "a", "--resume", "--steps", "3"}, {"--data: ", "photos is not"});
+}
+
 // A folder of the name of a set that is made on the spot is not that set.
 TEST_F(Record, NamesOfMadeSetsStay) {
     ASSERT_EQ(mkdir(path("scurve").c_str(), 0777), 0);
