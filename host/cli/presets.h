@@ -2,7 +2,7 @@
 #ifndef TW_CLI_PRESETS_H
 #define TW_CLI_PRESETS_H
 
-#define CLI_PRESET_NAMES "scurve|mnist"
+#define CLI_PRESET_NAMES "scurve|shapes|images|mnist|cifar10"
 
 typedef struct cli_preset_option {
     const char *name, *text;

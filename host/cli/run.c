@@ -180,6 +180,10 @@ static int open_resumed(cli_args *args, cli_run *run, const char *path) {
     const char *id = json_string_value(json_object_get(run->document, "id"));
     if (id && strlen(id) < sizeof run->id) snprintf(run->id, sizeof run->id, "%s", id);
     if (rc || (!cli_text(args, "preset") && !cli_text(args, "config"))) return rc;
+    /* The preset's network may have been adapted to the data. */
+    if (cli_text(args, "preset") && run->preset && !cli_text(args, "config") &&
+        strcmp(cli_text(args, "preset"), run->preset) == 0)
+        return CLI_OK;
     cli_run again = {0};
     cli_args scratch = *args;
     rc = open_fresh(&scratch, &again);

@@ -22,9 +22,19 @@ static const cli_option options[] = {
     {"set", CLI_LIST, "KEY=VALUE", 0, 0, NULL,
      "a field, such as model.layers_per_block=3, scheduler.beta_end=0.03 or options.lr=1e-4"},
     CLI_GROUP("Data"),
-    {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "scurve, an IDX file of images (.gz too) or an .npy"},
+    {"data", CLI_TEXT, "SOURCE", 0, 0, NULL,
+     "scurve; shapes; a folder of PNG and JPEG files (sub-folders are classes) or a tar of them; "
+     "CIFAR-10's .bin files; IDX images (.gz too); an .npy"},
     {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy; found beside an IDX file"},
-    {"limit", CLI_INT, "N", 0, NO_LIMIT, "0", "use the first N samples; 0: all"},
+    {"limit", CLI_INT, "N", 0, NO_LIMIT, "0",
+     "use the first N samples, of a folder N spread over it; 0: all"},
+    {"image-size", CLI_INT, "N", 0, 4096, "0",
+     "bring pictures to NxN pixels, and a preset's network too; 0: the network's size"},
+    {"channels", CLI_CHOICE, "auto|grey|rgb", 0, 0, "auto",
+     "colours of the pictures, and of a preset's network; auto: the network's"},
+    {"crop", CLI_CHOICE, "center|random|stretch|pad", 0, 0, "center",
+     "how pictures of another shape fit: cut to the middle, or to a part drawn once, stretched, or "
+     "with black around"},
     {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
     {"holdout", CLI_REAL, "P", 0, 0.5, "0", "share of the data kept for validation"},
     CLI_GROUP("Run"),
@@ -96,32 +106,14 @@ static void fill_options(const cli_args *args, tw_trainer_options *o) {
 
 static int check_options(const cli_args *args) {
     if (!cli_text(args, "data"))
-        return cli_usage("train: --data SOURCE is missing: scurve, an IDX file or an .npy");
+        return cli_usage(
+            "train: --data SOURCE is missing: a folder of pictures, shapes, scurve, an "
+            "IDX file, an .npy or others that `tweedie help train` lists");
     if (cli_int(args, "validate-every") > 0 && !(cli_real(args, "holdout") > 0.0))
         return cli_usage("--validate-every: nothing is held out; give --holdout too, such as 0.1");
     if (cli_flag(args, "keep-best") && cli_int(args, "validate-every") == 0)
         return cli_usage("--keep-best: nothing measures the loss on held-out data; give "
                          "--validate-every and --holdout too");
-    return CLI_OK;
-}
-
-/* Makes the parts; nothing is written yet. */
-static int open_parts(cli_session *s) {
-    int rc = cli_context(s->args, &s->ctx);
-    if (rc) return rc;
-    tw_dataset_options data = TW_DATASET_OPTIONS_INIT;
-    data.labels = cli_text(s->args, "labels");
-    data.limit = cli_int(s->args, "limit");
-    data.seed = s->options.seed;
-    s->info.size = sizeof s->info;
-    tw_status status = tw_model_create(s->ctx, s->run->model, s->run->scheduler, NULL, 0,
-                                       s->options.seed, &s->model);
-    if (status == TW_OK) status = tw_model_get_info(s->model, &s->info);
-    if (status == TW_OK)
-        status = tw_dataset_open(s->ctx, cli_text(s->args, "data"), &data, &s->dataset);
-    if (status == TW_OK) status = tw_trainer_create(s->model, s->dataset, &s->options, &s->trainer);
-    if (status != TW_OK) return cli_fail_status(s->ctx, status);
-    s->shape = cli_shape_of(&s->info);
     return CLI_OK;
 }
 
@@ -231,7 +223,7 @@ static int carry_out(cli_session *s) {
     return s->dry_run ? cli_train_dry_run(s) : loop(s);
 }
 
-static int train(const cli_args *args, const cli_run *run) {
+static int train(cli_args *args, cli_run *run) {
     cli_session s = {.args = args,
                      .run = run,
                      .log_json = cli_flag(args, "log-json"),
@@ -244,7 +236,7 @@ static int train(const cli_args *args, const cli_run *run) {
     int rc = check_options(args);
     if (rc) return rc;
     fill_options(args, &s.options);
-    rc = open_parts(&s);
+    rc = cli_train_open(&s, args, run);
     if (!rc) rc = cli_train_check_preview(&s);
     if (!rc) rc = cli_run_check_data(run, args);
     if (!rc && run->resume && !s.dry_run) rc = cli_train_lock(&s);
@@ -265,6 +257,8 @@ static int run_train(const cli_args *given) {
 
 static const cli_example examples[] = {
     {"points on an S-curve, in half a minute", "tweedie train --preset scurve --out run"},
+    {"your own pictures, in sub-folders if they have classes",
+     "tweedie train --preset images --data photos --out run"},
     {"digits", "tweedie train --preset mnist --data t10k-images-idx3-ubyte.gz --out run"},
     {"what that would take", "tweedie train --preset scurve --dry-run"},
     {"go on after Ctrl-C", "tweedie train --out run --resume"},

@@ -34,8 +34,15 @@ typedef struct cli_session {
     int64_t validated; /* its step */
     double best;       /* the lowest so far, which DIR/best has; INFINITY: none */
     cli_writer writer;
-    int lock; /* DIR, locked against a second training; -1: not open */
+    char adapted[200]; /* what of a preset's network the data changed */
+    int lock;          /* DIR, locked against a second training; -1: not open */
 } cli_session;
+
+/* --- train_open.c --- */
+
+/* Opens the data, then makes model and trainer. A preset's network is adapted to the data in `run`,
+ * and its condition dropout in `args`. Nothing is written. */
+int cli_train_open(cli_session *s, cli_args *args, cli_run *run);
 
 /* --- train_files.c --- */
 

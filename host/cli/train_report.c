@@ -24,6 +24,7 @@ static void show_data(const cli_session *s, const tw_dataset_info *data) {
     printf("%s: %s %s", cli_text(s->args, "data"), cli_grouped(data->count).text,
            cli_shape_noun(&s->shape, false));
     if (data->classes) printf(", %" PRId64 " classes", data->classes);
+    if (data->skipped) printf(", %s unreadable left out", cli_grouped(data->skipped).text);
     if (held) printf(", about %s of them held out", cli_grouped(held).text);
     putchar('\n');
 }
@@ -65,6 +66,10 @@ int cli_train_show_table(cli_session *s) {
     printf("%s, %s parameters in %" PRId64 " tensors, T = %" PRId64 "\n", s->info.kind,
            cli_grouped(s->info.parameters).text, s->info.tensors, s->info.training_steps);
     show_data(s, &data);
+    if (*s->adapted) {
+        row("adapted");
+        printf("the preset's network to %s\n", s->adapted);
+    }
     show_steps(s);
     row("seed");
     printf("%" PRIu64 "\n", s->options.seed);

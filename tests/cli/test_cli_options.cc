@@ -68,7 +68,8 @@ TEST_F(Options, RealNumbersAreStrict) {
 TEST_F(Options, ChoicesAreListed) {
     fails(2, {"sample", "--sampler", "ddmi"}, {"--sampler: expected ddim or ddpm, got \"ddmi\""});
     fails(2, {"train", "--lr-schedule", "cos"}, {"expected constant, cosine or linear"});
-    fails(2, {"train", "--preset", "m"}, {"--preset: expected scurve or mnist"});
+    fails(2, {"train", "--preset", "m"},
+          {"--preset: expected scurve, shapes, images, mnist or cifar10"});
     fails(2, {"train", "--precision", "bf16"}, {"--precision: expected fp32"});
 }
 

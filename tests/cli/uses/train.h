@@ -23,6 +23,24 @@ static const std::vector<Use> train_uses = {
              t.logged(run, "loss"));
      }},
     {"train",
+     {"image-size", "channels", "crop"},
+     [](EveryOption &t) {
+         const Result r = t.works({"train", "--preset", "shapes", "--dry-run", "--out", "a",
+                                   "--image-size", "16", "--channels", "grey", "--crop", "pad"});
+         EXPECT_NE(r.out.find("to 16x16 pixels, grey"), std::string::npos) << r.out;
+         // Pictures of 16x8, cut or padded to the network's 8x8.
+         t.write("pictures.json", std::string("{\"model\": ") + kImages + ", \"scheduler\": " +
+                                      kSchedule + ", \"options\": {\"data\": \"photos\", " +
+                                      "\"batch-size\": 4, \"steps\": 2, \"threads\": 1}}");
+         ASSERT_EQ(tw_directory_make(t.ctx, t.path("photos").c_str()), TW_OK);
+         std::vector<uint8_t> pixels(16 * 8);
+         for (size_t i = 0; i < pixels.size(); i++) pixels[i] = uint8_t(13 * i);
+         const tw_image image = {16, 8, 1, pixels.data()};
+         for (const char *name : {"photos/a.png", "photos/b.png"})
+             ASSERT_EQ(tw_png_write(t.ctx, t.path(name).c_str(), &image), TW_OK);
+         t.changes_losses("pictures.json", {"--crop", "pad"}, "crop", "\"pad\"");
+     }},
+    {"train",
      {"set"},
      [](EveryOption &t) {
          t.make_configs();
@@ -210,6 +228,9 @@ static const std::vector<Misuse> train_misuses = {
      1,
      "label"},
     {"train", "limit", {"--limit", "-1"}, 2, "a whole number from 0 up"},
+    {"train", "image-size", {"--image-size", "big"}, 2, "a whole number from 0 to 4096"},
+    {"train", "channels", {"--channels", "4"}, 2, "auto, grey or rgb"},
+    {"train", "crop", {"--crop", "middle"}, 2, "center, random, stretch or pad"},
     {"train", "flip", {"--flip", "1.5"}, 2, "a number from 0 to 1"},
     {"train", "holdout", {"--holdout", "0.75"}, 2, "a number from 0 to 0.5"},
     {"train", "out", {"--config", "points.json"}, 2, "--out DIR is missing"},
