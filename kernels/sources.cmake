@@ -12,4 +12,5 @@ set(TW_KERNEL_SOURCES
     embedding.cu
     sums.cu
     optimizer.cu
+    conv_forward.cu
 )

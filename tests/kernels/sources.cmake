@@ -8,5 +8,6 @@ set(TW_KERNEL_TEST_FAMILIES
     group_norm
     small
     optimizer
+    conv
     large
 )

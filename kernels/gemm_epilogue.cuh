@@ -1,0 +1,138 @@
+// What becomes of a finished tile of sums: y = silu?(scale (sum + bias + vector + residual)),
+// rounded to the format, with GroupNorm's statistics of the rounded values; or a slice of a sum
+// along K that is added up by another kernel.
+#pragma once
+
+#include "kernels.h"
+#include "device/math.cuh"
+#include "device/vec.cuh"
+
+namespace tw {
+
+struct Epilogue {
+    int rows, columns, rows_per_sample;
+    const float *bias;
+    const void *vector;
+    int64_t vector_stride;
+    const void *residual;
+    float scale;
+    int silu;
+    void *y;
+    int wide;      // rows of y, residual and vector start at multiples of 16 bytes
+    float *slices; // [splits, rows, columns], or NULL
+    twk_moments *partial;
+    int groups, group_columns, rows_per_partial, n_partials;
+};
+
+template <bool WIDE, typename T, int BN, int LD>
+TW_DEVICE void finish_vector(const Epilogue &e, float *d, int row, int column, int count) {
+    constexpr int V = per_16<T>;
+    const int64_t at = (int64_t)row * e.columns + column;
+    float v[V], other[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] = d[i];
+    if (e.bias) {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] += i < count ? e.bias[column + i] : 0.0f;
+    }
+    if (e.vector) {
+        load<WIDE>(static_cast<const T *>(e.vector) + row / e.rows_per_sample * e.vector_stride +
+                       column,
+                   count, other);
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] += other[i];
+    }
+    if (e.residual) {
+        load<WIDE>(static_cast<const T *>(e.residual) + at, count, other);
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] += other[i];
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] *= e.scale;
+    if (e.silu) {
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] = silu(v[i]);
+    }
+    store<WIDE>(static_cast<T *>(e.y) + at, count, v);
+    if (e.partial) {
+#pragma unroll
+        for (int i = 0; i < V; i++) d[i] = to_float(from_float<T>(v[i]));
+    }
+}
+
+// Statistics of the tile's values: a warp takes one group over rows_per_partial rows at a time. The
+// rows of a partial belong to one sample and lie in one tile, and so do a group's columns.
+template <int BM, int BN, int LD>
+TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int row0, int column0) {
+    const int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
+    const int across = BN / e.group_columns, pieces = BM / e.rows_per_partial * across;
+    const int count = e.rows_per_partial * e.group_columns;
+    for (int piece = (int)threadIdx.x / 32; piece < pieces; piece += warps) {
+        const int row = piece / across * e.rows_per_partial;
+        const int column = piece % across * e.group_columns;
+        if (row0 + row >= e.rows || column0 + column >= e.columns) continue;
+        const float *const from = d + row * LD + column;
+        float sum = 0.0f, m2 = 0.0f;
+        for (int i = lane; i < count; i += 32)
+            sum += from[i / e.group_columns * LD + i % e.group_columns];
+        const float mean = warp_sum(sum) / (float)count;
+        for (int i = lane; i < count; i += 32) {
+            const float off = from[i / e.group_columns * LD + i % e.group_columns] - mean;
+            m2 += off * off;
+        }
+        m2 = warp_sum(m2);
+        if (lane) continue;
+        const int sample = (row0 + row) / e.rows_per_sample;
+        const int part = (row0 + row - sample * e.rows_per_sample) / e.rows_per_partial;
+        const int group = (column0 + column) / e.group_columns;
+        e.partial[((int64_t)sample * e.n_partials + part) * e.groups + group] =
+            twk_moments{mean, m2};
+    }
+}
+
+// d is [BM][LD] in shared memory, its first element that of (row0, column0).
+template <typename T, int BM, int BN, int LD>
+TW_DEVICE void finish_tile(const Epilogue &e, float *d, int row0, int column0) {
+    constexpr int V = per_16<T>, across = BN / V;
+    for (int i = (int)threadIdx.x; i < BM * across; i += (int)blockDim.x) {
+        const int row = i / across, column = i % across * V;
+        const int count = smaller(V, e.columns - column0 - column);
+        if (row0 + row >= e.rows || count <= 0) continue;
+        float *const from = d + row * LD + column;
+        if (e.wide)
+            finish_vector<true, T, BN, LD>(e, from, row0 + row, column0 + column, count);
+        else
+            finish_vector<false, T, BN, LD>(e, from, row0 + row, column0 + column, count);
+    }
+    if (!e.partial) return;
+    sync_block();
+    leave_statistics<BM, BN, LD>(e, d, row0, column0);
+}
+
+// The tile as part of slice `split`.
+template <int BM, int BN, int LD>
+TW_DEVICE void leave_slice(const Epilogue &e, const float *d, int row0, int column0, int split) {
+    for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
+        const int row = row0 + i / BN, column = column0 + i % BN;
+        if (row >= e.rows || column >= e.columns) continue;
+        e.slices[((int64_t)split * e.rows + row) * e.columns + column] = d[i / BN * LD + i % BN];
+    }
+}
+
+// The sum of all slices, first to last, laid down like a tile.
+template <int BM, int BN, int LD>
+TW_DEVICE void gather_slices(const Epilogue &e, float *d, int row0, int column0, int splits) {
+    const int64_t slice = (int64_t)e.rows * e.columns;
+    for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
+        const int row = row0 + i / BN, column = column0 + i % BN;
+        float sum = 0.0f;
+        if (row < e.rows && column < e.columns) {
+            const float *const from = e.slices + (int64_t)row * e.columns + column;
+            for (int s = 0; s < splits; s++) sum += from[s * slice];
+        }
+        d[i / BN * LD + i % BN] = sum;
+    }
+    sync_block();
+}
+
+} // namespace tw

@@ -1,0 +1,178 @@
+// A convolution's tensors, its call, and what it should give: a plain sum over taps in double.
+#pragma once
+
+#include "support.h"
+
+#include <functional>
+
+namespace tst {
+
+enum class Math { fp32, tf32, bf16, f16 };
+
+struct Pad {
+    int top, left, bottom, right;
+};
+
+struct ConvCase {
+    int64_t n = 1, h = 1, w = 1;
+    int c = 1, c2 = 0, o = 1, kh = 1, kw = 1, stride = 1;
+    Pad pad = {0, 0, 0, 0};
+    bool upsample = false;
+    bool bias = false, vector = false, residual = false, silu = false;
+    float scale = 0;
+    int groups = 0; // of the statistics; 0 for none
+    int splits = 0;
+    twk_conv_tile tile = TWK_CONV_AUTO;
+    Math math = Math::fp32;
+    size_t shift = 0; // elements by which every tensor is off its alignment
+};
+
+inline std::string str(const ConvCase &z) {
+    static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
+    char text[200];
+    snprintf(
+        text, sizeof text,
+        "%lldx%lldx%lldx%d+%d -> %d, %dx%d stride %d pad %d %d %d %d%s, %d splits, tile %d, %s",
+        (long long)z.n, (long long)z.h, (long long)z.w, z.c, z.c2, z.o, z.kh, z.kw, z.stride,
+        z.pad.top, z.pad.left, z.pad.bottom, z.pad.right, z.upsample ? " upsampled" : "", z.splits,
+        (int)z.tile, names[(int)z.math]);
+    return text;
+}
+
+// The 10 bits of fraction that tf32 keeps.
+inline double tf32_of(double v) {
+    int e;
+    const double m = std::frexp(v, &e);
+    return std::ldexp(std::round(std::ldexp(m, 11)), e - 11);
+}
+
+class Conv {
+  public:
+    explicit Conv(const ConvCase &shape) : z(shape) {
+        const twk_format f = z.math == Math::bf16  ? TWK_BF16
+                             : z.math == Math::f16 ? TWK_F16
+                                                   : TWK_F32;
+        const int64_t k = (int64_t)z.kh * z.kw * (z.c + z.c2);
+        x = inputs(f, z.n * z.h * z.w * z.c, 2);
+        if (z.c2) x2 = inputs(f, z.n * z.h * z.w * z.c2, 2);
+        weight = inputs(f, z.o * k, 2 / std::sqrt((double)k));
+        a.batch = z.n;
+        a.h = z.h;
+        a.w = z.w;
+        a.channels = z.c;
+        a.channels2 = z.c2;
+        a.upsample = z.upsample;
+        a.out_channels = z.o;
+        a.kernel_h = z.kh;
+        a.kernel_w = z.kw;
+        a.stride = z.stride;
+        a.pad_top = z.pad.top;
+        a.pad_left = z.pad.left;
+        a.pad_bottom = z.pad.bottom;
+        a.pad_right = z.pad.right;
+        a.format = f;
+        a.tf32 = z.math == Math::tf32;
+        a.x = x.data();
+        if (z.c2) a.x2 = x2.data();
+        a.weight = weight.data();
+        oh = twk_conv_out_h(&a);
+        ow = twk_conv_out_w(&a);
+        if (z.bias) {
+            bias = random_tensor(TWK_F32, z.o);
+            a.bias = bias.f32();
+        }
+        if (z.vector) { // rows further apart than they are long
+            a.vector_stride = z.o + 8;
+            vector = random_tensor(f, z.n * a.vector_stride, 2, z.shift);
+            a.vector = vector.data();
+        }
+        if (z.residual) {
+            residual = random_tensor(f, z.n * oh * ow * z.o, 2, z.shift);
+            a.residual = residual.data();
+        }
+        a.scale = z.scale;
+        a.silu = z.silu;
+        y = Tensor(f, z.n * oh * ow * z.o, z.shift);
+        a.y = y.data();
+        a.tile = z.math == Math::fp32 ? TWK_CONV_AUTO : z.tile;
+        a.splits = z.splits;
+        workspace = Buffer(twk_conv_workspace(&a));
+        a.workspace = workspace.data();
+        a.workspace_bytes = workspace.size();
+        if (!z.groups) return;
+        a.groups = z.groups;
+        partial =
+            Buffer((size_t)(z.n * twk_conv_partials(&a, nullptr) * z.groups) * sizeof(twk_moments));
+        a.partial = static_cast<twk_moments *>(partial.data());
+    }
+
+    void launch() { LAUNCH_OK(twk_conv_forward(&a, nullptr)); }
+
+    void shift_bias(double by) {
+        std::vector<double> moved = bias.v;
+        for (double &v : moved) v += by;
+        bias.write(moved);
+    }
+
+    // The terms that `taken` says of (row of the kernel, column, channel).
+    std::vector<Expected> expected(const std::function<bool(int, int, int)> &taken =
+                                       [](int, int, int) { return true; }) const {
+        std::vector<Expected> want((size_t)(z.n * oh * ow * z.o));
+        const int channels = z.c + z.c2, up = z.upsample ? 2 : 1;
+        std::vector<char> used((size_t)(z.kh * z.kw * channels));
+        for (size_t i = 0; i < used.size(); i++) {
+            const int tap = (int)i / channels;
+            used[i] = taken(tap / z.kw, tap % z.kw, (int)i % channels);
+        }
+        size_t at = 0;
+        for (int64_t n = 0; n < z.n; n++)
+            for (int64_t p = 0; p < oh * ow; p++)
+                for (int o = 0; o < z.o; o++, at++) {
+                    Expected e;
+                    for (int tap = 0; tap < z.kh * z.kw; tap++) {
+                        const int64_t row = p / ow * z.stride - z.pad.top + tap / z.kw;
+                        const int64_t column = p % ow * z.stride - z.pad.left + tap % z.kw;
+                        if (row < 0 || column < 0 || row >= z.h * up || column >= z.w * up)
+                            continue;
+                        const int64_t pixel = (n * z.h + row / up) * z.w + column / up;
+                        const double *const w =
+                            &weight.v[(size_t)((o * z.kh * z.kw + tap) * channels)];
+                        for (int k = 0; k < channels; k++)
+                            if (used[(size_t)(tap * channels + k)])
+                                e.add(w[k] * (k < z.c ? x.v[(size_t)(pixel * z.c + k)]
+                                                      : x2.v[(size_t)(pixel * z.c2 + k - z.c)]));
+                    }
+                    if (z.bias) e.add(bias.v[(size_t)o]);
+                    if (z.vector) e.add(vector.v[(size_t)(n * a.vector_stride + o)]);
+                    if (z.residual) e.add(residual.v[at]);
+                    const double scale = z.scale == 0 ? 1 : (double)z.scale;
+                    e.value *= scale;
+                    e.terms *= scale;
+                    if (z.silu) { // its slope is at most 1.1; the exponential's own error
+                        const double v = e.value;
+                        e.value = v / (1 + std::exp(-v));
+                        e.terms = 1.1 * e.terms + (1 + std::fabs(v)) * std::fabs(e.value);
+                    }
+                    want[at] = e;
+                }
+        return want;
+    }
+
+    ConvCase z;
+    twk_conv_args a = {};
+    int64_t oh = 0, ow = 0;
+    Tensor x, x2, weight, bias, vector, residual, y;
+    Buffer workspace, partial;
+
+  private:
+    Tensor inputs(twk_format f, int64_t n, double scale) const {
+        Tensor t = random_tensor(f, n, scale, z.shift);
+        if (z.math != Math::tf32) return t;
+        std::vector<double> rounded = t.v;
+        for (double &v : rounded) v = tf32_of(v);
+        t.write(rounded);
+        return t;
+    }
+};
+
+} // namespace tst

@@ -1,0 +1,346 @@
+// Convolution forward against a plain double sum over taps.
+#include "conv_reference.h"
+
+#include <algorithm>
+
+using namespace tst;
+
+namespace {
+
+class ConvTest : public KernelTest {};
+
+std::vector<double> run(Conv *c) {
+    c->launch();
+    return c->y.read();
+}
+
+void expect_right(const ConvCase &z) {
+    Conv c(z);
+    const std::vector<double> got = run(&c);
+    if (::testing::Test::HasFatalFailure()) return;
+    expect_close(got, c.expected(), c.a.format, 8, str(z));
+}
+
+// Every arithmetic over one shape.
+void expect_right_everywhere(ConvCase z) {
+    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
+        z.math = math;
+        expect_right(z);
+    }
+}
+
+ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
+    ConvCase z;
+    z.n = n;
+    z.h = h;
+    z.w = w;
+    z.c = c;
+    z.o = o;
+    z.kh = z.kw = kernel;
+    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    return z;
+}
+
+TEST_F(ConvTest, OddSizesAndChannels) {
+    expect_right_everywhere(shape(1, 1, 1, 1, 1, 1));
+    expect_right_everywhere(shape(3, 7, 5, 3, 5));
+    expect_right_everywhere(shape(2, 7, 5, 33, 34, 1));
+    expect_right_everywhere(shape(5, 4, 4, 1, 3));
+    expect_right_everywhere(shape(1, 9, 11, 5, 8, 5));
+}
+
+TEST_F(ConvTest, PicturesInAndOut) {
+    expect_right_everywhere(shape(1, 8, 9, 3, 128));
+    expect_right_everywhere(shape(2, 8, 9, 128, 3));
+}
+
+TEST_F(ConvTest, WidthsOfTheNetworks) {
+    for (int64_t n : {1, 5}) expect_right_everywhere(shape(n, 4, 4, 128, 128));
+    ConvCase z = shape(1, 4, 4, 256, 256);
+    z.math = Math::bf16;
+    expect_right(z);
+    z = shape(1, 4, 4, 512, 256);
+    z.math = Math::bf16;
+    expect_right(z);
+    z = shape(3, 5, 7, 384, 256, 1);
+    z.math = Math::f16;
+    expect_right(z);
+}
+
+TEST_F(ConvTest, EveryTile) {
+    for (twk_conv_tile tile : {TWK_CONV_128X128, TWK_CONV_64X64, TWK_CONV_128X16}) {
+        ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction, 27 taps in 8 chunks
+        z.tile = tile;
+        for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
+            z.math = math;
+            expect_right(z);
+        }
+    }
+}
+
+TEST_F(ConvTest, KernelsStridesAndPadding) {
+    ConvCase z = shape(2, 9, 8, 16, 32);
+    z.stride = 2;
+    expect_right_everywhere(z); // one pixel on every side
+    z.pad = {0, 0, 1, 1};       // below and right only
+    expect_right_everywhere(z);
+    z.pad = {2, 1, 0, 3};
+    z.kh = 5;
+    z.kw = 2;
+    expect_right_everywhere(z);
+    z = shape(2, 9, 8, 16, 32, 1);
+    z.stride = 3;
+    expect_right_everywhere(z);
+    z = shape(1, 2, 3, 8, 8); // padding wider than the image
+    z.pad = {4, 5, 6, 3};
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvTest, TwoTensorsAndUpsampling) {
+    ConvCase z = shape(2, 5, 6, 16, 24);
+    z.c2 = 40;
+    expect_right_everywhere(z);
+    z.c = 3; // the border between the tensors lies inside a chunk
+    z.c2 = 6;
+    expect_right_everywhere(z);
+    z = shape(2, 3, 5, 16, 24);
+    z.upsample = true;
+    expect_right_everywhere(z);
+    z.c2 = 8;
+    z.stride = 2;
+    z.pad = {1, 0, 2, 1};
+    expect_right_everywhere(z);
+    z.c2 = 0;
+    z.c = 5;
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvTest, Epilogue) {
+    ConvCase z = shape(3, 5, 4, 16, 32);
+    z.bias = z.vector = z.residual = true;
+    z.scale = 0.7f;
+    z.silu = true;
+    expect_right_everywhere(z);
+    z.o = 13;
+    z.c = 7;
+    expect_right_everywhere(z);
+    z = shape(3, 5, 4, 16, 32);
+    z.splits = 3;
+    z.bias = z.vector = z.residual = z.silu = true;
+    expect_right_everywhere(z);
+    z.vector = z.residual = z.silu = false;
+    z.shift = 1; // no tensor starts at a multiple of 16 bytes
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvTest, OutputOverResidual) {
+    ConvCase z = shape(2, 5, 4, 16, 32);
+    z.residual = true;
+    z.math = Math::bf16;
+    Conv c(z);
+    const std::vector<Expected> want = c.expected();
+    c.a.y = const_cast<void *>(c.a.residual);
+    c.launch();
+    expect_close(c.residual.read(), want, TWK_BF16, 8, "in place");
+}
+
+TEST_F(ConvTest, SplitSums) {
+    for (int splits : {2, 5, 100}) { // more parts than tiles are as many as tiles
+        ConvCase z = shape(2, 6, 5, 40, 72);
+        z.splits = splits;
+        expect_right_everywhere(z);
+    }
+}
+
+TEST_F(ConvTest, EqualToTheBit) {
+    for (int splits : {1, 4}) {
+        ConvCase z = shape(2, 6, 8, 40, 72);
+        z.math = Math::bf16;
+        z.splits = splits;
+        z.groups = 18;
+        Conv c(z);
+        const std::vector<double> first = run(&c);
+        const std::vector<float> partial = fetch<float>(c.partial);
+        for (int again = 0; again < 2; again++) {
+            c.y.buffer.poison();
+            c.partial.poison();
+            EXPECT_EQ(run(&c), first);
+            EXPECT_EQ(fetch<float>(c.partial), partial);
+        }
+    }
+}
+
+void expect_statistics(Conv &c) {
+    const std::vector<double> y = run(&c);
+    const ConvCase &z = c.z;
+    expect_close(y, c.expected(), c.a.format, 8, str(z));
+    int64_t pixels = 0;
+    const int64_t parts = twk_conv_partials(&c.a, &pixels), area = c.oh * c.ow;
+    ASSERT_EQ(parts * pixels, area);
+    const std::vector<float> got = fetch<float>(c.partial);
+    const int64_t per = z.o / z.groups;
+    for (int64_t n = 0; n < z.n; n++)
+        for (int64_t p = 0; p < parts; p++)
+            for (int64_t g = 0; g < z.groups; g++) {
+                double mean = 0, m2 = 0;
+                const auto at = [&](int64_t i) {
+                    return y[(size_t)(((n * area + p * pixels + i / per) * z.o) + g * per +
+                                      i % per)];
+                };
+                const double count = (double)(pixels * per);
+                for (int64_t i = 0; i < pixels * per; i++) mean += at(i) / count;
+                for (int64_t i = 0; i < pixels * per; i++) m2 += std::pow(at(i) - mean, 2);
+                const size_t i = (size_t)(((n * parts + p) * z.groups + g) * 2);
+                EXPECT_NEAR(got[i], mean, 1e-6 + 4e-6 * std::sqrt(m2 / count)) << str(z);
+                EXPECT_NEAR(got[i + 1] / m2, 1, 2e-5) << str(z);
+            }
+}
+
+TEST_F(ConvTest, StatisticsForTheNextNorm) {
+    for (Math math : {Math::fp32, Math::bf16}) {
+        for (int splits : {1, 2}) {
+            for (int64_t side : {4, 12, 16}) { // several samples a tile, a part of one, all of it
+                ConvCase z = shape(3, side, side, 8, 24);
+                z.math = math;
+                z.splits = splits;
+                z.groups = 6;
+                z.bias = z.silu = true;
+                Conv c(z);
+                c.shift_bias(30); // where E[x^2] - mean^2 would be lost
+                expect_statistics(c);
+            }
+        }
+    }
+    ConvCase z = shape(3, 4, 1, 8, 24); // a sample is less than eight pixels
+    z.math = Math::bf16;
+    z.groups = 6;
+    Conv c(z);
+    expect_statistics(c);
+    z = shape(1, 5, 7, 8, 24);
+    z.math = Math::bf16;
+    Conv odd(z);
+    odd.a.groups = 6;
+    EXPECT_EQ(twk_conv_partials(&odd.a, nullptr), 0) << "35 pixels share no factor with a tile";
+    odd.a.partial = reinterpret_cast<twk_moments *>(odd.a.y);
+    EXPECT_EQ(twk_conv_forward(&odd.a, nullptr), TWK_BAD_ARGUMENT);
+}
+
+// A mistake in one tap, one channel or one term is larger than the bound.
+TEST_F(ConvTest, PlantedMistakesAreSeen) {
+    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
+        ConvCase z = shape(2, 5, 6, 16, 24);
+        z.c2 = 8;
+        z.bias = z.vector = z.residual = true;
+        z.math = math;
+        Conv c(z);
+        const std::vector<double> got = run(&c);
+        EXPECT_EQ(count_bad(got, c.expected(), c.a.format, 8), 0);
+        for (int tap = 0; tap < 9; tap++) {
+            const int r = tap / 3, s = tap % 3;
+            EXPECT_GT(count_bad(got,
+                                c.expected([&](int kr, int ks, int) { return kr != r || ks != s; }),
+                                c.a.format, 8),
+                      0)
+                << "tap " << tap << " may be dropped";
+        }
+        for (int channel : {0, 15, 16, 23})
+            EXPECT_GT(count_bad(got, c.expected([&](int, int, int k) { return k != channel; }),
+                                c.a.format, 8),
+                      0)
+                << "channel " << channel << " may be dropped";
+        std::vector<Expected> moved = c.expected();
+        std::rotate(moved.begin(), moved.begin() + 1, moved.end());
+        EXPECT_GT(count_bad(got, moved, c.a.format, 8), (int64_t)got.size() / 2);
+        for (Tensor *t : {&c.vector, &c.residual}) {
+            const std::vector<double> kept = t->v;
+            std::fill(t->v.begin(), t->v.end(), 0.0);
+            EXPECT_GT(count_bad(got, c.expected(), c.a.format, 8), 0);
+            t->v = kept;
+        }
+    }
+}
+
+TEST_F(ConvTest, ChoicesAndErrors) {
+    ConvCase z = shape(1, 8, 8, 64, 64);
+    z.math = Math::bf16;
+    Conv c(z);
+    twk_conv_args a = c.a;
+    EXPECT_EQ(twk_conv_out_h(&a), 8);
+    a.stride = 2;
+    a.pad_top = a.pad_left = 0;
+    EXPECT_EQ(twk_conv_out_w(&a), 4);
+    a.kernel_h = 100;
+    EXPECT_EQ(twk_conv_out_h(&a), 0);
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_BAD_ARGUMENT);
+    EXPECT_NE(std::string(twk_error_text()).find("convolution"), std::string::npos);
+    a = c.a;
+    a.splits = 2;
+    a.workspace_bytes = twk_conv_workspace(&a) - 1;
+    EXPECT_EQ(twk_conv_workspace(&a), 2u * 64 * 64 * 4);
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_BAD_ARGUMENT);
+    a = c.a;
+    a.tf32 = 1;
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_BAD_ARGUMENT);
+    a = c.a;
+    a.channels2 = 8;
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_BAD_ARGUMENT);
+    a = c.a;
+    a.tile = TWK_CONV_128X64;
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_UNSUPPORTED);
+    a = c.a;
+    a.batch = int64_t(1) << 40;
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_UNSUPPORTED);
+    EXPECT_EQ(twk_conv_forward(nullptr, nullptr), TWK_BAD_ARGUMENT);
+#ifdef TW_EMULATOR
+    const size_t limit = tw::emu::shared_limit();
+    tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
+    for (twk_conv_tile tile : {TWK_CONV_128X128, TWK_CONV_64X64, TWK_CONV_128X16}) {
+        a = c.a;
+        a.tile = tile;
+        a.splits = 1;
+        EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_OK) << twk_error_text();
+    }
+    tw::emu::set_shared_limit(8 * 1024);
+    EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_shared_limit(limit);
+#endif
+}
+
+#ifdef TW_EMULATOR
+// Elements past 2^32, of which one block's are looked at.
+TEST_F(ConvTest, LargeTensors) {
+    const int64_t pixels = int64_t(1) << 26;
+    const int channels = 64;
+    Hollow x((size_t)(pixels * channels) * 2), y((size_t)(pixels * channels) * 2);
+    Tensor weight = random_tensor(TWK_BF16, channels * channels);
+    twk_conv_args a = {};
+    a.batch = 64;
+    a.h = 1024;
+    a.w = 1024;
+    a.channels = a.out_channels = channels;
+    a.kernel_h = a.kernel_w = a.stride = 1;
+    a.format = TWK_BF16;
+    a.tile = TWK_CONV_64X64;
+    a.x = x.data;
+    a.weight = weight.data();
+    a.y = y.data;
+    const int64_t first = (pixels - 64) * channels;
+    Tensor last = random_tensor(TWK_BF16, 64 * channels);
+    last.buffer.download(x.data + first * 2);
+    tw::emu::set_block_filter((uint64_t)(pixels / 64 - 1), 1);
+    const twk_status status = twk_conv_forward(&a, nullptr);
+    tw::emu::set_block_filter(0, 0);
+    ASSERT_EQ(status, TWK_OK) << twk_error_text();
+    Tensor got(TWK_BF16, 64 * channels);
+    got.buffer.upload(y.data + first * 2);
+    std::vector<Expected> want((size_t)(64 * channels));
+    for (int64_t p = 0; p < 64; p++)
+        for (int o = 0; o < channels; o++)
+            for (int k = 0; k < channels; k++)
+                want[(size_t)(p * channels + o)].add(last.v[(size_t)(p * channels + k)] *
+                                                     weight.v[(size_t)(o * channels + k)]);
+    expect_close(got.read(), want, TWK_BF16, 8, "the last block");
+}
+#endif
+
+} // namespace
