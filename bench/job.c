@@ -22,6 +22,7 @@ static const bench_family *family_of(bench_kind kind) {
         [BENCH_MSE] = &bench_mse,
         [BENCH_COLUMN_SUMS] = &bench_column_sums,
         [BENCH_ADAMW] = &bench_adamw,
+        [BENCH_CONV] = &bench_conv,
     };
     return all[kind];
 }

@@ -47,6 +47,7 @@ typedef struct bench_call {
         twk_image_args image;
         twk_mse_args mse;
         twk_column_sums_args sums;
+        twk_conv_args conv;
         struct {
             twk_adamw_args args;
             twk_adamw_hyper hyper;
@@ -73,7 +74,7 @@ extern const bench_family bench_ddim, bench_update, bench_noising, bench_thresho
 extern const bench_family bench_norm_forward, bench_norm_backward;
 extern const bench_family bench_activation, bench_add, bench_dropout;
 extern const bench_family bench_concat, bench_spread, bench_pool, bench_convert, bench_image;
-extern const bench_family bench_mse, bench_column_sums, bench_adamw;
+extern const bench_family bench_mse, bench_column_sums, bench_adamw, bench_conv;
 
 typedef struct bench_job {
     const bench_family *family;

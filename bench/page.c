@@ -12,6 +12,9 @@ void bench_shape_text(const bench_row *r, char text[BENCH_SHAPE_TEXT]) {
         snprintf(text, BENCH_SHAPE_TEXT, "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64, r->n, r->h,
                  r->w, r->c);
     if (r->groups) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " g%d", r->groups);
+    if (r->out_channels)
+        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " -> %d%s", r->out_channels,
+                 r->tf32 ? " tf32" : "");
 }
 
 void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
@@ -25,7 +28,11 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
           "the copy bandwidth of the same session, cold, and does not count the launch (2 us in "
           "the time).\n"
           "The peer of every row is a device copy of the same bytes under the same protocol.\n"
-          "None of these has a matrix product in it: FLOPs do not bind, instructions may.\n\n"
+          "Convolutions: the floor is the larger of that and 2 FLOPs a multiply-add over 790 "
+          "TFLOP/s (bf16,\n"
+          "fp16), 395 (tf32) or 60 (exact fp32), and predicted is in percent of it. The others "
+          "have no matrix\n"
+          "product in them: FLOPs do not bind, instructions may.\n\n"
           "| kernel | shape | format | bytes | formula | floor us | predicted % | predicted us | "
           "limit | note |\n"
           "|---|---|---|---|---|---|---|---|---|---|\n",

@@ -20,8 +20,13 @@ int64_t bench_elements(const bench_row *r) {
 double bench_bytes(const bench_row *r) {
     return r->bytes_per_element * (double)bench_elements(r);
 }
+double bench_flops(const bench_row *r) {
+    return 2 * (double)bench_elements(r) * r->out_channels * r->kernel * r->kernel;
+}
 double bench_floor_seconds(const bench_row *r) {
-    return bench_bytes(r) / BENCH_REFERENCE_BANDWIDTH;
+    const double moving = bench_bytes(r) / BENCH_REFERENCE_BANDWIDTH;
+    const double computing = r->rate > 0 ? bench_flops(r) / r->rate : 0;
+    return moving > computing ? moving : computing;
 }
 double bench_predicted_seconds(const bench_row *r) {
     return bench_floor_seconds(r) / (r->percent / 100) + BENCH_LAUNCH_SECONDS;
@@ -126,6 +131,47 @@ static void add_small_ones(rows *all, twk_format f) {
     add(all, BENCH_COLUMN_SUMS, "bias gradient", f, s, b, "dy b", "memory", 90);
 }
 
+/* mma.sync reaches about 0.6 of the rate on this GPU: 60 % would be all of it. */
+static void add_conv(rows *all, twk_format f, bool tf32, shape s, int out, int kernel,
+                     const char *limit, double percent, const char *note) {
+    const double b = (double)bench_format_bytes(f), pixels = (double)(s.n * s.h * s.w);
+    const double weights = (double)s.c * out * kernel * kernel;
+    const double bytes = b * (pixels * (double)(s.c + out) + weights);
+    bench_row *r = add(all, BENCH_CONV, kernel == 1 ? "conv 1x1 + bias" : "conv 3x3 + bias", f, s,
+                       bytes / (pixels * (double)s.c), "x b + w b + y b", limit, percent);
+    r->out_channels = out;
+    r->kernel = kernel;
+    r->tf32 = tf32;
+    r->rate = f != TWK_F32 ? BENCH_REFERENCE_BF16
+              : tf32       ? BENCH_REFERENCE_TF32
+                           : BENCH_REFERENCE_FP32;
+    r->note = note;
+}
+
+static void add_convs(rows *all) {
+    static const char *const mma = "mma.sync", *const few = "few blocks: latency of the pipeline";
+    const shape c32 = {128, 32, 32, 128}, c16 = {128, 16, 16, 256};
+    add_conv(all, TWK_BF16, false, c32, 128, 3, mma, 42, "");
+    add_conv(all, TWK_BF16, false, c16, 256, 3, mma, 45, "");
+    add_conv(all, TWK_BF16, false, (shape){128, 8, 8, 256}, 256, 3, few, 30, "two parts along K");
+    add_conv(all, TWK_BF16, false, (shape){128, 4, 4, 256}, 256, 3, few, 18, "two parts along K");
+    add_conv(all, TWK_BF16, false, (shape){128, 16, 16, 384}, 256, 3, mma, 45, "");
+    add_conv(all, TWK_BF16, false, (shape){128, 16, 16, 512}, 256, 3, mma, 45, "");
+    add_conv(all, TWK_BF16, false, c16, 256, 1, "memory", 45,
+             "eight tiles along K: filling and emptying the pipeline shows");
+    add_conv(all, TWK_BF16, false, (shape){128, 32, 32, 3}, 128, 3, "memory", 35,
+             "x is gathered element by element");
+    add_conv(all, TWK_BF16, false, c32, 3, 3, "L2: nine reads of x", 14,
+             "16 columns for 3: 5.3 times the FLOPs are executed");
+    add_conv(all, TWK_BF16, false, (shape){8, 64, 64, 256}, 256, 3, mma, 45, "");
+    add_conv(all, TWK_BF16, false, (shape){8, 256, 256, 128}, 128, 3, mma, 43, "");
+    add_conv(all, TWK_BF16, false, (shape){1, 32, 32, 128}, 128, 3, few, 3,
+             "a batch of one: split along K");
+    add_conv(all, TWK_F16, false, c32, 128, 3, mma, 42, "");
+    add_conv(all, TWK_F32, true, c32, 128, 3, mma, 40, "tf32");
+    add_conv(all, TWK_F32, false, c32, 128, 3, "fp32 units and shared memory", 45, "exact");
+}
+
 size_t bench_plan(bench_row *row) {
     static const char *const adamw = "norm 4 + g 4 + w m v ema 32 + copy 2";
     rows all = {row, 0};
@@ -137,6 +183,7 @@ size_t bench_plan(bench_row *row) {
         adamw, "memory", 91);
     add(&all, BENCH_ADAMW, "adamw + ema + clip, 113.7 M", TWK_F32, (shape){1, 1, 1, 113700000}, 42,
         adamw, "memory", 92);
+    add_convs(&all);
     return all.count;
 }
 
@@ -150,5 +197,6 @@ bench_row bench_small_twin(const bench_row *row) {
     r.h = 6;
     r.w = 10;
     if (r.c > 64) r.c = 64;
+    if (r.out_channels > 64) r.out_channels = 64;
     return r;
 }

@@ -31,6 +31,7 @@ typedef enum bench_kind {
     BENCH_MSE,
     BENCH_COLUMN_SUMS,
     BENCH_ADAMW,
+    BENCH_CONV,
     BENCH_KINDS,
 } bench_kind;
 
@@ -44,14 +45,22 @@ typedef struct bench_row {
     double bytes_per_element; /* that must cross device memory */
     const char *formula;      /* of these bytes; b is the format's size */
     const char *limit;        /* what is expected to bind */
-    double percent;           /* of the copy bandwidth, predicted */
+    double percent;           /* predicted, of the copy bandwidth; convolutions: of the floor */
     const char *note;
+    /* Convolutions: x is n, h, w, c; stride 1, the padding keeps the size. */
+    int out_channels, kernel;
+    bool tf32;
+    double rate; /* of multiply-adds counted as two, on the reference GPU; 0: memory alone binds */
 } bench_row;
 
 enum { BENCH_MAX_ROWS = 160, BENCH_SHAPE_TEXT = 96 };
 
 /* The reference GPU of the floors (H200): device copy counted read + write. */
 #define BENCH_REFERENCE_BANDWIDTH 4.3e12
+/* Its dense matrix products (bf16 on random data; tf32 at half of that), and its fp32 units. */
+#define BENCH_REFERENCE_BF16 790e12
+#define BENCH_REFERENCE_TF32 395e12
+#define BENCH_REFERENCE_FP32 60e12
 /* A launch that does nothing takes about this long inside a graph. */
 #define BENCH_LAUNCH_SECONDS 2.0e-6
 
@@ -63,6 +72,7 @@ bench_row bench_small_twin(const bench_row *row);
 
 int64_t bench_elements(const bench_row *row);
 double bench_bytes(const bench_row *row);
+double bench_flops(const bench_row *row); /* nominal; 0 without a matrix product */
 double bench_floor_seconds(const bench_row *row);
 double bench_predicted_seconds(const bench_row *row);
 void bench_shape_text(const bench_row *row, char text[BENCH_SHAPE_TEXT]);

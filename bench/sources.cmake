@@ -5,6 +5,7 @@ set(TW_BENCH_DEVICE_SOURCES
     copy.c
     job.c
     job_adamw.c
+    job_conv.c
     job_elementwise.c
     job_norm.c
     job_sampler.c
