@@ -316,7 +316,9 @@ typedef struct twk_conv_args {
 /* Height and width of y; 0 where there is none. */
 int64_t twk_conv_out_h(const twk_conv_args *args);
 int64_t twk_conv_out_w(const twk_conv_args *args);
-/* Partials a sample that the call would leave behind, or 0 when it cannot. */
+/* Partials a sample that the call would leave behind, or 0 when it cannot; and the workspace of the
+ * call. Both look at all arguments but bias: tiles also depend on how x, x2 and weight are aligned
+ * and on the device's number of processors. */
 int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
 size_t twk_conv_workspace(const twk_conv_args *args);
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
