@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(tile_threads) conv_gather_kernel(const Epilogu
 
 // What a call is going to do; depends on the arguments and the number of processors.
 struct Choice {
-    twk_conv_tile tile;
+    twk_tile tile;
     int bm, bn, depth, splits, tiles, tiles_a_split;
     bool wide;
     int64_t out_h, out_w, rows, k;
@@ -96,32 +96,32 @@ bool indices_fit(const twk_conv_args &a, Choice *c) {
 }
 
 struct TileRow {
-    twk_conv_tile tile;
+    twk_tile tile;
     int bm, bn;
 };
 // 128 x 128 needs the fewest bytes of shared memory a product; 64 x 64 gives four times the blocks
 // where the image is small, and is the only one that gathers unaligned channels; 128 x 16 wastes
 // least on the few channels of a picture.
 constexpr TileRow tile_rows[] = {
-    {TWK_CONV_128X128, 128, 128},
-    {TWK_CONV_64X64, 64, 64},
-    {TWK_CONV_128X16, 128, 16},
-    {TWK_CONV_128X64, 128, 64},
+    {TWK_TILE_128X128, 128, 128},
+    {TWK_TILE_64X64, 64, 64},
+    {TWK_TILE_128X16, 128, 16},
+    {TWK_TILE_128X64, 128, 64},
 };
 
 int64_t blocks_of(const Choice &c, const twk_conv_args &a, int bm, int bn) {
     return ceil_div<int64_t>(c.rows, bm) * ceil_div(a.out_channels, bn);
 }
 
-twk_conv_tile choose_tile(const twk_conv_args &a, const Choice &c, unsigned processors) {
-    if (a.format == TWK_F32 && !a.tf32) return TWK_CONV_128X64;
-    if (!c.wide) return TWK_CONV_64X64;
-    if (a.out_channels <= 16) return TWK_CONV_128X16;
+twk_tile choose_tile(const twk_conv_args &a, const Choice &c, unsigned processors) {
+    if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
+    if (!c.wide) return TWK_TILE_64X64;
+    if (a.out_channels <= 16) return TWK_TILE_128X16;
     // A block on nine processors of ten: less, and four times the blocks of a quarter the size are
     // done sooner.
     if (a.out_channels > 64 && 10 * blocks_of(c, a, 128, 128) >= 9 * (int64_t)processors)
-        return TWK_CONV_128X128;
-    return TWK_CONV_64X64;
+        return TWK_TILE_128X128;
+    return TWK_TILE_64X64;
 }
 
 // Parts of the sum: two blocks a processor, each with at least eight tiles along K to fill the
@@ -139,7 +139,7 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->wide = a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) &&
               aligned_16(a.x2) && aligned_16(a.weight);
     const unsigned processors = device_limits().processors;
-    c->tile = a.tile != TWK_CONV_AUTO ? a.tile : choose_tile(a, *c, processors);
+    c->tile = a.tile != TWK_TILE_AUTO ? a.tile : choose_tile(a, *c, processors);
     for (const TileRow &row : tile_rows)
         if (row.tile == c->tile) c->bm = row.bm, c->bn = row.bn;
     c->depth = tile_row_bytes / (int)format_bytes(a.format);
@@ -237,15 +237,15 @@ twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
 template <typename MATH>
 twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     if (!c.wide) {
-        if (c.tile == TWK_CONV_64X64) return launch<Tile64x64<MATH>, false>(a, c, stream);
+        if (c.tile == TWK_TILE_64X64) return launch<Tile64x64<MATH>, false>(a, c, stream);
         return fail(TWK_UNSUPPORTED, "convolution: this tile needs aligned channels");
     }
     switch (c.tile) {
-    case TWK_CONV_128X128:
+    case TWK_TILE_128X128:
         return launch<Tile128x128<MATH>, true>(a, c, stream);
-    case TWK_CONV_64X64:
+    case TWK_TILE_64X64:
         return launch<Tile64x64<MATH>, true>(a, c, stream);
-    case TWK_CONV_128X16:
+    case TWK_TILE_128X16:
         return launch<Tile128x16<MATH>, true>(a, c, stream);
     default:
         return fail(TWK_UNSUPPORTED, "convolution: this tile is for exact fp32");
@@ -253,7 +253,7 @@ twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream str
 }
 
 twk_status launch_plain(const twk_conv_args &a, const Choice &c, twk_stream stream) {
-    if (c.tile != TWK_CONV_128X64)
+    if (c.tile != TWK_TILE_128X64)
         return fail(TWK_UNSUPPORTED, "convolution: exact fp32 has tiles of 128 x 64 only");
     return c.wide ? launch<TilePlain, true>(a, c, stream) : launch<TilePlain, false>(a, c, stream);
 }
@@ -291,7 +291,7 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
     Choice c = {};
     TW_REQUIRE(is_format(a.format), "convolution: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "convolution: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_CONV_128X64, "convolution: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "convolution: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c), "convolution: sizes, strides and padding leave no output");
     if (!choose(a, &c)) return fail(TWK_UNSUPPORTED, "convolution: more than 2^30 pixels or taps");
     TW_REQUIRE(a.x && a.weight && a.y, "convolution: x, weight and y are needed");

@@ -275,13 +275,13 @@ twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream s
  */
 
 /* Pixels by output channels that a block calculates. */
-typedef enum twk_conv_tile {
-    TWK_CONV_AUTO = 0,
-    TWK_CONV_128X128 = 1,
-    TWK_CONV_64X64 = 2,
-    TWK_CONV_128X16 = 3,
-    TWK_CONV_128X64 = 4, /* exact fp32, which has no other */
-} twk_conv_tile;
+typedef enum twk_tile {
+    TWK_TILE_AUTO = 0,
+    TWK_TILE_128X128 = 1,
+    TWK_TILE_64X64 = 2,
+    TWK_TILE_128X16 = 3,
+    TWK_TILE_128X64 = 4, /* exact fp32, which has no other */
+} twk_tile;
 
 /* y = silu?( scale (conv(x) + bias + vector + residual) ), images N,H,W,C and weights O,KH,KW,C.
  * The sums are fp32. fp32 tensors are multiplied exactly, or as tf32. */
@@ -307,7 +307,7 @@ typedef struct twk_conv_args {
     twk_moments *partial;
     int groups;
     /* For tuning and tests; 0: chosen by the shape. */
-    twk_conv_tile tile;
+    twk_tile tile;
     int splits; /* parts of the sum over taps and channels, added up in one order */
     void *workspace;
     size_t workspace_bytes;

@@ -22,7 +22,7 @@ struct ConvCase {
     float scale = 0;
     int groups = 0; // of the statistics; 0 for none
     int splits = 0;
-    twk_conv_tile tile = TWK_CONV_AUTO;
+    twk_tile tile = TWK_TILE_AUTO;
     Math math = Math::fp32;
     size_t shift = 0; // elements by which every tensor is off its alignment
 };
@@ -94,7 +94,7 @@ class Conv {
         a.silu = z.silu;
         y = Tensor(f, z.n * oh * ow * z.o, z.shift);
         a.y = y.data();
-        a.tile = z.math == Math::fp32 ? TWK_CONV_AUTO : z.tile;
+        a.tile = z.math == Math::fp32 ? TWK_TILE_AUTO : z.tile;
         a.splits = z.splits;
         workspace = Buffer(twk_conv_workspace(&a));
         a.workspace = workspace.data();

@@ -21,9 +21,15 @@ void expect_right(const ConvCase &z) {
     expect_close(got, c.expected(), c.a.format, 8, str(z));
 }
 
-// Every arithmetic over one shape.
+// The arithmetics. Races depend on indices alone, and two of them have all of these.
+#ifdef TW_EMU_TSAN
+constexpr Math every_math[] = {Math::fp32, Math::bf16};
+#else
+constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
+#endif
+
 void expect_right_everywhere(ConvCase z) {
-    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
+    for (Math math : every_math) {
         z.math = math;
         expect_right(z);
     }
@@ -68,7 +74,7 @@ TEST_F(ConvTest, WidthsOfTheNetworks) {
 }
 
 TEST_F(ConvTest, EveryTile) {
-    for (twk_conv_tile tile : {TWK_CONV_128X128, TWK_CONV_64X64, TWK_CONV_128X16}) {
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
         ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction, 27 taps in 8 chunks
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
@@ -227,7 +233,7 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
 
 // A mistake in one tap, one channel or one term is larger than the bound.
 TEST_F(ConvTest, PlantedMistakesAreSeen) {
-    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
+    for (Math math : every_math) {
         ConvCase z = shape(2, 5, 6, 16, 24);
         z.c2 = 8;
         z.bias = z.vector = z.residual = true;
@@ -285,7 +291,7 @@ TEST_F(ConvTest, ChoicesAndErrors) {
     a.channels2 = 8;
     EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_BAD_ARGUMENT);
     a = c.a;
-    a.tile = TWK_CONV_128X64;
+    a.tile = TWK_TILE_128X64;
     EXPECT_EQ(twk_conv_forward(&a, nullptr), TWK_UNSUPPORTED);
     a = c.a;
     a.batch = int64_t(1) << 40;
@@ -294,7 +300,7 @@ TEST_F(ConvTest, ChoicesAndErrors) {
 #ifdef TW_EMULATOR
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
-    for (twk_conv_tile tile : {TWK_CONV_128X128, TWK_CONV_64X64, TWK_CONV_128X16}) {
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
         a = c.a;
         a.tile = tile;
         a.splits = 1;
@@ -320,7 +326,7 @@ TEST_F(ConvTest, LargeTensors) {
     a.channels = a.out_channels = channels;
     a.kernel_h = a.kernel_w = a.stride = 1;
     a.format = TWK_BF16;
-    a.tile = TWK_CONV_64X64;
+    a.tile = TWK_TILE_64X64;
     a.x = x.data;
     a.weight = weight.data();
     a.y = y.data;
