@@ -91,6 +91,7 @@ bool indices_fit(const twk_conv_args &a, Choice *c) {
         return false;
     return pixels <= most && c->rows <= most && c->k <= most && c->out_h <= most &&
            c->out_w <= most && a.out_channels <= most && a.h * 2 <= most && a.w * 2 <= most &&
+           (c->out_h - 1) * a.stride <= most && (c->out_w - 1) * a.stride <= most &&
            (int64_t)a.pad_top + a.kernel_h <= most / 2 &&
            (int64_t)a.pad_left + a.kernel_w <= most / 2;
 }
@@ -144,7 +145,7 @@ bool choose(const twk_conv_args &a, Choice *c) {
         if (row.tile == c->tile) c->bm = row.bm, c->bn = row.bn;
     c->depth = tile_row_bytes / (int)format_bytes(a.format);
     c->tiles = (int)ceil_div<int64_t>(c->k, c->depth);
-    const int splits = a.splits > 0 ? smaller(a.splits, c->tiles)
+    const int splits = a.splits > 0 ? smaller(smaller(a.splits, c->tiles), 65535)
                                     : choose_splits(*c, blocks_of(*c, a, c->bm, c->bn), processors);
     c->tiles_a_split = ceil_div(c->tiles, splits);
     c->splits = ceil_div(c->tiles, c->tiles_a_split); // none is empty
