@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/checked.h"
 #include "core/options.h"
 #include "train/internal.h"
 #include "train/state.h"
@@ -11,12 +12,20 @@ static tw_status bad(tw_context *ctx, const char *option, const char *expected, 
                    got);
 }
 
+/* Samples are counted over the whole run. */
+static bool countable(const tw_trainer_options *o) {
+    int64_t samples;
+    return tw_mul_i64(o->steps, o->accumulate, &samples) &&
+           tw_mul_i64(samples, o->batch_size, &samples) && samples <= INT64_MAX / 2;
+}
+
 static tw_status check_numbers(tw_context *ctx, const tw_trainer_options *o) {
     if (o->steps < 1) return bad(ctx, "steps", "1 or more", (double)o->steps);
     if (o->batch_size < 1 || o->batch_size > 1 << 20)
         return bad(ctx, "batch size", "1 to 1048576", (double)o->batch_size);
     if (o->accumulate < 1 || o->accumulate > 1 << 20)
         return bad(ctx, "accumulate", "1 to 1048576", (double)o->accumulate);
+    if (!countable(o)) return bad(ctx, "steps", "fewer than 2^62 samples in all", (double)o->steps);
     if (!(o->lr >= 0 && o->lr < 1e6)) return bad(ctx, "learning rate", "0 or more", o->lr);
     if (o->lr_warmup < 0) return bad(ctx, "warm-up", "0 or more steps", (double)o->lr_warmup);
     if (!(o->beta1 >= 0 && o->beta1 < 1)) return bad(ctx, "beta1", "0 up to 1", o->beta1);

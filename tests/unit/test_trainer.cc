@@ -386,6 +386,8 @@ TEST_F(TrainerTest, OptionsAndFitAreChecked) {
     };
     const Case cases[] = {
         {m, d, [](tw_trainer_options *o) { o->steps = 0; }, "steps: expected 1 or more, got 0"},
+        {m, d, [](tw_trainer_options *o) { o->steps = INT64_C(1) << 60; },
+         "steps: expected fewer than 2^62 samples in all"},
         {m, d, [](tw_trainer_options *o) { o->batch_size = 0; }, "batch size: expected 1 to"},
         {m, d, [](tw_trainer_options *o) { o->accumulate = -1; }, "accumulate: expected"},
         {m, d, [](tw_trainer_options *o) { o->lr = NAN; }, "learning rate: expected"},
