@@ -21,6 +21,9 @@
 static const cli_option options[] = {
     CLI_GROUP("Data and output"),
     {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "what `tweedie train` takes as data"},
+    {"image-size", CLI_INT, "N", 0, 4096, "0", "bring pictures to NxN pixels; 0: as they come"},
+    {"crop", CLI_CHOICE, "center|random|stretch|pad", 0, 0, "center",
+     "how pictures of another shape fit, as in `tweedie train`"},
     {"out", CLI_TEXT, "PATH", 0, 0, NULL,
      "x.png, x.svg or x.pdf: a strip with axes; x.gif: an animation; x.npy: all numbers"},
     {"n", CLI_INT, "N", 1, 1e9, NULL, "samples [6 images, 16 in a GIF, 3000 points]"},
@@ -49,10 +52,14 @@ typedef struct diffusion {
 /* --- What was asked for --- */
 
 static int open_data(diffusion *d) {
+    static const tw_crop crops[] = {TW_CROP_CENTER, TW_CROP_RANDOM, TW_CROP_STRETCH, TW_CROP_PAD};
     const cli_args *a = d->args;
     tw_dataset_options o = TW_DATASET_OPTIONS_INIT;
     tw_dataset_info info = {.size = sizeof info};
     o.seed = (uint64_t)cli_int(a, "seed");
+    o.height = cli_int(a, "image-size");
+    o.width = o.height;
+    o.crop = crops[cli_choice(a, "crop")];
     tw_status s = tw_dataset_open(d->ctx, cli_text(a, "data"), &o, &d->dataset);
     if (s == TW_OK) s = tw_dataset_get_info(d->dataset, &info);
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
@@ -179,6 +186,8 @@ static int check_options(const cli_args *a) {
     const char *out = cli_text(a, "out");
     if (!cli_text(a, "data")) return cli_usage("diffuse: --data SOURCE is missing");
     if (!out) return cli_usage("diffuse: --out PATH is missing");
+    if (cli_source_of(a, "crop") == CLI_FROM_USER && cli_int(a, "image-size") == 0)
+        return cli_usage("--crop: belongs to an --image-size above 0");
     const size_t n = strlen(out);
     const bool gif = n > 4 && strcmp(out + n - 4, ".gif") == 0;
     for (int i = 0; !gif && i < 2; i++)
@@ -221,7 +230,7 @@ static int run(const cli_args *args) {
 static const cli_example examples[] = {
     {"points of a curve turning into noise", "tweedie diffuse --data scurve --out forward.png"},
     {"images, animated, under a model's schedule",
-     "tweedie diffuse --data photos.npy --model run --out forward.gif"},
+     "tweedie diffuse --data photos --image-size 64 --model run --out forward.gif"},
     {NULL, NULL}};
 
 const cli_command cli_diffuse_command = {

@@ -43,6 +43,29 @@ static const std::vector<Use> diffuse_uses = {
                    diffused(t, {"--scheduler", "points/scheduler/scheduler_config.json"}).values);
      }},
     {"diffuse",
+     {"image-size", "crop"},
+     [](EveryOption &t) {
+         // A picture that is wider than high: cut to its middle, or squeezed.
+         std::vector<uint8_t> pixels(8 * 4);
+         for (size_t i = 0; i < pixels.size(); i++) pixels[i] = uint8_t(i * i);
+         const tw_image image = {8, 4, 1, pixels.data()};
+         mkdir(t.path("photos").c_str(), 0777);
+         ASSERT_EQ(tw_png_write(t.ctx, t.path("photos/a.png").c_str(), &image), TW_OK);
+         const EveryOption::Words words = {"--data", "photos", "--image-size", "4", "--n", "1"};
+         auto numbers = [&](const EveryOption::Words &more) {
+             t.works(EveryOption::joined(
+                 EveryOption::joined({"diffuse", "--out", "a.npy", "--frames", "2"}, words), more));
+             return t.load("a.npy");
+         };
+         const auto cut = numbers({});
+         ASSERT_EQ(cut.shape, (std::vector<int64_t>{2, 1, 4, 4, 3}));
+         for (size_t y = 0; y < 4; y++)
+             for (size_t x = 0; x < 4; x++)
+                 EXPECT_NEAR((cut.values[3 * (4 * y + x)] + 1) * 127.5, pixels[8 * y + x + 2],
+                             0.01);
+         EXPECT_NE(numbers({"--crop", "stretch"}).values, cut.values);
+     }},
+    {"diffuse",
      {"fps", "pause"},
      [](EveryOption &t) {
          t.works({"diffuse", "--data", "scurve", "--out", "a.gif", "--n", "5", "--frames", "3",
@@ -67,6 +90,12 @@ static const std::vector<Misuse> diffuse_misuses = {
      {"--data", "scurve", "--out", "a.npy", "--first-sample", "10000"},
      2,
      "0 to 9999"},
+    {"diffuse", "image-size", {"--image-size", "4097"}, 2, "from 0 to 4096"},
+    {"diffuse",
+     "crop",
+     {"--data", "shapes", "--out", "a.npy", "--crop", "pad"},
+     2,
+     "belongs to an --image-size"},
     {"diffuse", "seed", {"--seed", "-1"}, 2, "from 0 up"},
     {"diffuse",
      "frames",
