@@ -20,6 +20,7 @@ bool tw_picture_is_name(const char *name) {
 void tw_pictures_begin(tw_pictures *p, tw_context *ctx, const char *source, bool is_folder,
                        const tw_dataset_options *o) {
     *p = (tw_pictures){.ctx = ctx, .source = source, .is_folder = is_folder};
+    p->threads = tw_context_threads(ctx) > 1 ? tw_context_threads(ctx) : 1;
     p->own_size = o->height == 0;
     p->fit = (tw_fit){o->height, o->width, o->channels ? o->channels : 3, o->crop, o->seed};
     p->memory_limit = o->memory_limit ? o->memory_limit : DEFAULT_MEMORY;
@@ -163,8 +164,7 @@ static tw_status take(tw_pictures *p, tw_picture *picture) {
 
 tw_status tw_pictures_add(tw_pictures *p, tw_picture *batch, int n) {
     tw_status s = find_size(p, batch, n);
-    const int threads = tw_context_threads(p->ctx) > 1 ? tw_context_threads(p->ctx) : 1;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
     for (int i = 0; i < (s == TW_OK ? n : 0); i++) decode_one(p, &batch[i]);
     for (int i = 0; i < n; i++) {
         if (s == TW_OK) s = take(p, &batch[i]);

@@ -25,6 +25,7 @@ typedef struct tw_pictures {
     tw_context *ctx;
     const char *source; /* the folder or the archive */
     bool is_folder;
+    int threads;   /* that decode */
     bool own_size; /* no size was asked for: the first picture's, which all must have */
     tw_fit fit;    /* height 0: not known yet */
     int64_t memory_limit;
