@@ -20,21 +20,22 @@
 
 static const cli_option options[] = {
     CLI_GROUP("Data and output"),
-    {"data", CLI_TEXT, "SOURCE", 0, 0, NULL, "what `tweedie train` takes as data"},
+    {"data", CLI_TEXT, "scurve|shapes|PATH", 0, 0, NULL, "what `tweedie train` takes as data"},
     {"image-size", CLI_INT, "N", 0, 4096, "0", "bring pictures to NxN pixels; 0: as they come"},
     {"crop", CLI_CHOICE, "center|random|stretch|pad", 0, 0, "center",
      "how pictures of another shape fit, as in `tweedie train`"},
     {"out", CLI_TEXT, "PATH", 0, 0, NULL,
      "x.png, x.svg or x.pdf: a strip with axes; x.gif: an animation; x.npy: all numbers"},
-    {"n", CLI_INT, "N", 1, 1e9, NULL, "samples [6 images, 16 in a GIF, 3000 points]"},
+    {"n", CLI_INT, "N", 1, 1e9, NULL, "number of samples [6 images, 16 in a GIF, 3000 points]"},
     {"first-sample", CLI_INT, "N", 0, 9e15, "0", "index of the first sample in data and noise"},
-    {"seed", CLI_INT, "N", 0, 9e15, "0", "of the noise, and of data made on the spot"},
+    {"seed", CLI_INT, "N", 0, 9e15, "0", "seed of the noise, and of data made on the spot"},
     {"frames", CLI_INT, "F", 2, 100000, NULL,
-     "the data and F - 1 values of t, evenly spread [7 points, 11 images, 40 in a GIF]"},
+     "number of frames: the data, then x_t at values of t spread evenly [7 of points, 11 of "
+     "images, 40 in a GIF]"},
     {"fps", CLI_INT, "N", 1, 50, "20", "frames a second of a GIF"},
-    {"pause", CLI_REAL, "SECONDS", 0, 60, "2", "for which a GIF stands at its end"},
+    {"pause", CLI_REAL, "SECONDS", 0, 60, "2", "how long a GIF rests on its last frame"},
     CLI_GROUP("Schedule"),
-    {"schedule", CLI_CHOICE, CLI_SCHEDULE_NAMES, 0, 0, NULL, "a named one [linear]"},
+    {"schedule", CLI_CHOICE, CLI_SCHEDULE_NAMES, 0, 0, NULL, "a named noise schedule [linear]"},
     CLI_SCHEDULE_OPTIONS,
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 

@@ -19,12 +19,14 @@
 
 static const cli_option options[] = {
     CLI_GROUP("Runs and output"),
-    {"run", CLI_LIST, "DIR", 0, 0, NULL, "a run of `tweedie train`, or its metrics.jsonl"},
+    {"run", CLI_LIST, "DIR|FILE.jsonl", 0, 0, NULL,
+     "a run of `tweedie train`, or its metrics.jsonl"},
     {"out", CLI_TEXT, "PATH", 0, 0, NULL, "x.png, x.svg or x.pdf: a plot; x.csv: the numbers"},
     CLI_GROUP("Curves"),
     {"smooth", CLI_INT, "N", 1, 1e9, NULL,
-     "the thick line is the mean of N steps; 1: none [a fiftieth of the run]"},
-    {"loss-axis", CLI_CHOICE, "auto|linear|log", 0, 0, "auto", "auto: by how far the loss falls"},
+     "steps that the thick line is the mean of; 1: no such line [a fiftieth of the run]"},
+    {"loss-axis", CLI_CHOICE, "auto|linear|log", 0, 0, "auto",
+     "scale of the loss; auto: by how far it falls"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 
 typedef struct run_curves {

@@ -25,7 +25,7 @@ static const cli_option options[] = {
      "animation; "
      "x.npy: all numbers"},
     {"fps", CLI_INT, "N", 1, 50, "20", "frames a second of a .gif trajectory"},
-    {"pause", CLI_REAL, "SECONDS", 0, 60, "2", "for which it stands at its end"},
+    {"pause", CLI_REAL, "SECONDS", 0, 60, "2", "how long it rests on its last frame"},
     CLI_GROUP("Sampler"),
     {"sampler", CLI_CHOICE, "ddim|ddpm", 0, 0, "ddim", "DDIM, or ancestral DDPM"},
     {"steps", CLI_INT, "S", 0, -1, "50", "sampling steps, at most the model's T"},

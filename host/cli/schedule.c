@@ -20,7 +20,8 @@
 static const cli_option options[] = {
     CLI_GROUP("Schedules"),
     {"schedules", CLI_TEXT, "A,B,...", 0, 0, NULL,
-     "linear, scaled_linear, squaredcos_cap_v2, sigmoid [all, or none beside a model's]"},
+     "named schedules: linear, scaled_linear, squaredcos_cap_v2, sigmoid [all; none with --model "
+     "or --scheduler]"},
     CLI_SCHEDULE_OPTIONS,
     CLI_GROUP("Output"),
     {"out", CLI_TEXT, "PATH", 0, 0, NULL, "x.png, x.svg or x.pdf: a plot; x.csv, x.json: numbers"},

@@ -7,17 +7,17 @@
 /* Rows of a command's option table, which the functions below read. */
 #define CLI_SCHEDULE_OPTIONS                                                                       \
     {"training-steps", CLI_INT, "T", 2, 1e6, "1000", "steps of the named schedules"},              \
-        {"beta-start", CLI_REAL, "B", 1e-12, 0.999999, "0.0001", "of those not cosine"},           \
-        {"beta-end", CLI_REAL, "B", 1e-12, 0.999999, "0.02", "of those not cosine"},               \
+        {"beta-start", CLI_REAL, "B", 1e-12, 0.999999, "0.0001", "first beta; not for cosine"},    \
+        {"beta-end", CLI_REAL, "B", 1e-12, 0.999999, "0.02", "last beta; not for cosine"},         \
         {"rescale-zero-snr",                                                                       \
          CLI_FLAG,                                                                                 \
          NULL,                                                                                     \
          0,                                                                                        \
          0,                                                                                        \
          NULL,                                                                                     \
-         "rescale the named ones to end without signal"},                                          \
+         "rescale the named schedules to end without signal"},                                     \
         {"model", CLI_TEXT, "DIR", 0, 0, NULL, "the schedule of a model or a run"}, {              \
-        "scheduler", CLI_TEXT, "FILE", 0, 0, NULL, "the schedule of a scheduler_config.json"       \
+        "scheduler", CLI_TEXT, "FILE.json", 0, 0, NULL, "the schedule of a scheduler_config.json"  \
     }
 
 #define CLI_SCHEDULE_NAMES "linear|scaled_linear|squaredcos_cap_v2|cosine|sigmoid"
