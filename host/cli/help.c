@@ -138,9 +138,13 @@ void cli_print_help(FILE *file, const cli_command *command) {
     }
     fputc('\n', file);
     print_option(file, "--help", "print this text", NULL, width);
-    if (command->notes) {
+    for (const char *at = command->notes; at;) {
+        char one[1024];
+        const size_t length = strcspn(at, "\n");
+        snprintf(one, sizeof one, "%.*s", (int)length, at);
         fputc('\n', file);
-        print_paragraph(file, command->notes, 0, width);
+        print_paragraph(file, one, 0, width);
+        at = at[length] ? at + length + 1 : NULL;
     }
 }
 

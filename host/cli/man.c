@@ -95,10 +95,14 @@ static void print_command(const cli_command *c) {
         if (!first || strcmp(o->name, "Options") != 0) printf(".PP\n.I %s\n", o->name);
         first = false;
     }
-    if (c->notes) {
+    for (const char *at = c->notes; at;) {
+        char one[1024];
+        const size_t length = strcspn(at, "\n");
+        snprintf(one, sizeof one, "%.*s", (int)length, at);
         fputs(".PP\n", stdout);
-        print_text(c->notes);
+        print_text(one);
         putchar('\n');
+        at = at[length] ? at + length + 1 : NULL;
     }
 }
 

@@ -39,7 +39,7 @@ typedef struct cli_example {
 typedef struct cli_command {
     const char *name, *summary, *usage;
     const cli_option *options;   /* ends with a null name */
-    const char *notes;           /* under the options in the help; may be null */
+    const char *notes;           /* paragraphs, a line each, under the options; may be null */
     const cli_example *examples; /* end with a null command; one at least */
     const char *operand; /* a word that may be given without an option: its name, or the words to
                             choose from, which "|" separates. Null: none may */

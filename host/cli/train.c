@@ -17,28 +17,31 @@
 
 static const cli_option options[] = {
     CLI_GROUP("Network"),
-    {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL, "network, schedule and option values"},
-    {"config", CLI_TEXT, "FILE.json", 0, 0, NULL, "the same from a file, such as a run.json"},
+    {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL,
+     "network, schedule and option values that go together"},
+    {"config", CLI_TEXT, "FILE.json", 0, 0, NULL,
+     "the same from a file, such as the run.json of another run"},
     {"set", CLI_LIST, "KEY=VALUE", 0, 0, NULL,
-     "a field, such as model.layers_per_block=3, scheduler.beta_end=0.03 or options.lr=1e-4"},
+     "set one field, such as model.layers_per_block=3, scheduler.beta_end=0.03 or options.lr=1e-4"},
     CLI_GROUP("Data"),
-    {"data", CLI_TEXT, "SOURCE", 0, 0, NULL,
-     "scurve; shapes; a folder of PNG and JPEG files (sub-folders are classes) or a tar of them; "
+    {"data", CLI_TEXT, "scurve|shapes|PATH", 0, 0, NULL,
+     "points or shapes made on the spot; a folder of PNG and JPEG files (sub-folders are classes) "
+     "or a tar of them; "
      "CIFAR-10's .bin files; IDX images (.gz too); an .npy"},
-    {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy; found beside an IDX file"},
+    {"labels", CLI_TEXT, "FILE", 0, 0, NULL, "labels, IDX or .npy [found beside an IDX file]"},
     {"limit", CLI_INT, "N", 0, NO_LIMIT, "0",
-     "use the first N samples, of a folder N spread over it; 0: all"},
+     "use N samples, the first or, of a folder, spread over it; 0: all"},
     {"image-size", CLI_INT, "N", 0, 4096, "0",
      "bring pictures to NxN pixels, and a preset's network too; 0: the network's size"},
     {"channels", CLI_CHOICE, "auto|grey|rgb", 0, 0, "auto",
      "colours of the pictures, and of a preset's network; auto: the network's"},
     {"crop", CLI_CHOICE, "center|random|stretch|pad", 0, 0, "center",
-     "how pictures of another shape fit: cut to the middle, or to a part drawn once, stretched, or "
-     "with black around"},
-    {"flip", CLI_REAL, "P", 0, 1, "0", "part of the images mirrored"},
+     "how a picture is made square: its middle or a random part is cut out, it is stretched, or "
+     "black is put around it"},
+    {"flip", CLI_REAL, "P", 0, 1, "0", "share of the images mirrored"},
     {"holdout", CLI_REAL, "P", 0, 0.5, "0", "share of the data kept for validation"},
     CLI_GROUP("Run"),
-    {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the run: model, state, metrics, pictures"},
+    {"out", CLI_TEXT, "DIR", 0, 0, NULL, "the folder of the run: model, state, metrics, pictures"},
     {"resume", CLI_FLAG, NULL, 0, 0, NULL, "continue the run in --out"},
     {"dry-run", CLI_FLAG, NULL, 0, 0, NULL,
      "say what would be done, in how much memory and time; write nothing"},
@@ -259,8 +262,8 @@ static const cli_example examples[] = {
     {"points on an S-curve, in half a minute", "tweedie train --preset scurve --out run"},
     {"your own pictures, in sub-folders if they have classes",
      "tweedie train --preset images --data photos --out run"},
+    {"what that would take", "tweedie train --preset images --data photos --dry-run"},
     {"digits", "tweedie train --preset mnist --data t10k-images-idx3-ubyte.gz --out run"},
-    {"what that would take", "tweedie train --preset scurve --dry-run"},
     {"go on after Ctrl-C", "tweedie train --out run --resume"},
     {"train the same again", "tweedie train --config run/run.json --out again"},
     {NULL, NULL}};
@@ -272,8 +275,13 @@ const cli_command cli_train_command = {
              "tweedie train --config FILE.json --out DIR [--option VALUE ...]\n"
              "tweedie train --out DIR --resume",
     .options = options,
-    .notes = "A preset's values stand in place of the defaults in brackets, and what is given "
-             "stands over both; run.json says what was taken. The model (averaged weights) is "
+    .notes = "Presets: scurve (points on a curve), shapes (discs, rings, squares and others, made "
+             "on the spot), images (your own pictures, at 32 x 32 unless --image-size says "
+             "otherwise), mnist (digits at 28 x 28), cifar10 (the large network of Ho et al. "
+             "2020).\n"
+             "A preset's values stand in place of the defaults in brackets, and what is given "
+             "stands over both; run.json says what was taken.\n"
+             "The model (averaged weights) is "
              "written into --out as diffusers writes it. Ctrl-C finishes the step and saves; "
              "--resume goes on to the same numbers.",
     .examples = examples,

@@ -89,6 +89,18 @@ TEST_F(Help, FitsTheTerminal) {
     EXPECT_GT(longest, 40u) << shown;
 }
 
+TEST_F(Help, ExplainsEveryPreset) {
+    const std::string text = works({"help", "train"}).out;
+    const size_t at = text.find("\n  --preset "), note = text.find("\nPresets: ");
+    ASSERT_NE(note, std::string::npos) << text;
+    std::stringstream names(text.substr(at + 12, text.find_first_of(" \n", at + 12) - at - 12));
+    for (std::string name; std::getline(names, name, '|');)
+        EXPECT_TRUE(text.find(name + " (", note) != std::string::npos ||
+                    text.find(name + "\n(", note) != std::string::npos)
+            << name << "\n"
+            << text;
+}
+
 TEST_F(Help, NamesTheNearestCommand) {
     fails(2, {"help", "smaple"}, {"did you mean sample?"});
     fails(2, {"completion", "csh"}, {"completion: expected bash, zsh or fish, got \"csh\""});
