@@ -4,6 +4,8 @@
 #include <string.h>
 #include <turbojpeg.h>
 
+#include "io/exif.h"
+
 /* A block of 64 samples takes a bit at the very least, and the largest plane has a sample for each
  * pixel: 512 pixels a byte, so that a header cannot ask for much more memory than the file has. */
 enum { PIXELS_PER_BYTE = 1024 };
@@ -62,8 +64,9 @@ tw_status tw_jpeg_decode(tw_context *ctx, const char *name, const void *bytes, s
     if (!tw_jpeg_is(bytes, size)) return tw_fail(ctx, TW_ERROR_FORMAT, "%s: not a JPEG file", name);
     tjhandle handle = tjInitDecompress();
     if (!handle) return tw_fail(ctx, TW_ERROR_MEMORY, "%s: JPEG: out of memory", name);
-    const tw_status s = decode(ctx, name, handle, bytes, size, at_least, out);
+    tw_status s = decode(ctx, name, handle, bytes, size, at_least, out);
     tjDestroy(handle);
+    if (s == TW_OK) s = tw_image_set_upright(ctx, out, tw_exif_orientation(bytes, size));
     if (s != TW_OK) tw_image_free(ctx, out);
     return s;
 }

@@ -126,6 +126,68 @@ TEST(Jpeg, RefusesWhatIsCutShort) {
     }
 }
 
+// An Exif segment that names an orientation, after an entry of another kind.
+std::string exif(int orientation, bool big, uint32_t directory = 8, uint16_t entries = 2) {
+    std::string t = big ? std::string("MM\0*", 4) : std::string("II*\0", 4);
+    const auto put = [&](uint32_t v, int n) {
+        for (int i = 0; i < n; i++) t += char(v >> 8 * (big ? n - 1 - i : i));
+    };
+    put(directory, 4);
+    put(entries, 2);
+    put(0x010f, 2), put(2, 2), put(1, 4), put(0, 4);
+    put(0x0112, 2), put(3, 2), put(1, 4), put(uint32_t(orientation), 2), put(0, 2);
+    put(0, 4);
+    const std::string body = std::string("Exif\0\0", 6) + t;
+    const size_t n = body.size() + 2;
+    return std::string("\xff\xe1") + char(n >> 8) + char(n) + body;
+}
+
+TEST(Jpeg, TurnsPicturesUpright) {
+    // Red grows to the right, green downwards, in the camera's own rows and columns.
+    const std::string plain = jpeg(slope(32, 16, 3), 32, 16, TJPF_RGB, TJSAMP_444);
+    // For each orientation: whether the sides swap, and where the red and the green end up growing.
+    const struct {
+        bool swaps;
+        int red, green; // 1: right or down, -1: left or up; red runs along y where the sides swap
+    } rows[] = {{false, 1, 1}, {false, -1, 1}, {false, -1, -1}, {false, 1, -1},
+                {true, 1, 1},  {true, 1, -1},  {true, -1, -1},  {true, -1, 1}};
+    for (int o = 1; o <= 8; o++)
+        for (bool big : {false, true}) {
+            std::string bytes = plain;
+            bytes.insert(2, exif(o, big));
+            Decoded d(bytes);
+            ASSERT_EQ(d.status, TW_OK) << error();
+            const bool swaps = rows[o - 1].swaps;
+            ASSERT_EQ(d.image.width, swaps ? 16 : 32) << o;
+            ASSERT_EQ(d.image.height, swaps ? 32 : 16) << o;
+            const int64_t x = d.image.width - 1, y = d.image.height - 1;
+            const int red = swaps ? d.at(0, y, 0) - d.at(0, 0, 0) : d.at(x, 0, 0) - d.at(0, 0, 0);
+            const int green = swaps ? d.at(x, 0, 1) - d.at(0, 0, 1) : d.at(0, y, 1) - d.at(0, 0, 1);
+            EXPECT_GT(red * rows[o - 1].red, 150) << o;
+            EXPECT_GT(green * rows[o - 1].green, 150) << o;
+        }
+}
+
+TEST(Jpeg, NonsenseInExifIsUpright) {
+    const std::string plain = jpeg(slope(32, 16, 3), 32, 16, TJPF_RGB, TJSAMP_444);
+    for (const std::string &segment : {exif(0, true), exif(9, false), exif(6, true, 0xffffffff),
+                                       exif(6, true, 45), exif(6, false, 200), exif(6, true, 8, 1),
+                                       std::string("\xff\xe1\0\x08"
+                                                   "Exif\0\0",
+                                                   10)}) {
+        std::string bytes = plain;
+        bytes.insert(2, segment);
+        Decoded d(bytes);
+        ASSERT_EQ(d.status, TW_OK) << error();
+        EXPECT_EQ(d.image.width, 32);
+    }
+    tw_test::Random random(9);
+    std::string good = plain;
+    good.insert(2, exif(6, true));
+    for (int i = 0; i < 500; i++)
+        Decoded(tw_test::mutate(good.substr(0, 90), random) + good.substr(90));
+}
+
 // Writes a size into the header of a JPEG.
 std::string sized(std::string bytes, int width, int height) {
     size_t at = bytes.find("\xff\xc0");
