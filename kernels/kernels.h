@@ -274,7 +274,7 @@ twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream s
 /* --- convolution ------------------------------------------------------------------------------
  */
 
-/* Pixels by output channels that a block calculates. */
+/* Rows by columns of a matrix product that a block calculates: pixels by output channels. */
 typedef enum twk_tile {
     TWK_TILE_AUTO = 0,
     TWK_TILE_128X128 = 1,
@@ -322,6 +322,28 @@ int64_t twk_conv_out_w(const twk_conv_args *args);
 int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
 size_t twk_conv_workspace(const twk_conv_args *args);
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
+
+/* --- matrix products --------------------------------------------------------------------------
+ */
+
+/* d = silu?( scale (a b^T + bias + residual) ), d [m, n], a [m, k], b [n, k], for every product of
+ * a batch: a linear layer is one product with its weights as b. Rows of a and b lie a_row and b_row
+ * elements apart, rows of d and residual n; the products' matrices lie *_batch apart (0: a or b
+ * is the same for all). */
+typedef struct twk_gemm_args {
+    int64_t batch, m, n, k;
+    twk_format format; /* of every matrix but bias */
+    int tf32;
+    const void *a, *b;
+    int64_t a_row, b_row, a_batch, b_batch, d_batch;
+    const float *bias;    /* [n], NULL for 0 */
+    const void *residual; /* like d, may be d; NULL for 0 */
+    float scale;          /* 0 counts as 1 */
+    int silu;
+    void *d;
+    twk_tile tile; /* for tuning and tests; TWK_TILE_AUTO: chosen by the shape */
+} twk_gemm_args;
+twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream);
 
 /* --- elementwise ------------------------------------------------------------------------------ */
 

@@ -13,4 +13,5 @@ set(TW_KERNEL_SOURCES
     sums.cu
     optimizer.cu
     conv_forward.cu
+    gemm.cu
 )

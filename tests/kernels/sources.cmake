@@ -9,5 +9,6 @@ set(TW_KERNEL_TEST_FAMILIES
     small
     optimizer
     conv
+    gemm
     large
 )
