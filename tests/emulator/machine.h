@@ -1,0 +1,96 @@
+// What the parts of the emulator share: the threads and blocks that are running, and reports.
+//
+// All of it is built without ThreadSanitizer's instrumentation even where the kernels have it; the
+// data is plain arrays so that no instrumented template from another file is linked in.
+#pragma once
+
+#include "fiber.h"
+#include "tw_emulator.h"
+
+#include <stdlib.h>
+
+namespace tw::emu {
+
+constexpr unsigned max_threads = 1024;
+constexpr unsigned max_blocks = 16; // of a cluster
+constexpr unsigned max_carves = 32;
+constexpr unsigned max_copies = 512;
+
+enum class State { ready, at_block, at_cluster, at_warp, done };
+
+struct Copy {
+    char *dst;
+    const char *src;
+    unsigned bytes, valid, group;
+};
+
+struct Block;
+
+struct Thread {
+    Fiber fiber;
+    bool started;
+    State state;
+    dim3 index;
+    Block *block;
+    unsigned warp, lane;
+    Site site; // where it waits
+    Meet kind;
+    uint32_t mask;
+    uint64_t value, result;
+    unsigned source;
+    unsigned meetings; // of the sub-warp whose lowest lane this is
+    char point[2];
+    unsigned copies, groups;
+    Copy copy[max_copies];
+};
+
+struct Block {
+    dim3 index;
+    unsigned rank, threads, live, waiting;
+    Site site; // of the barrier that the first thread reached
+    Thread **thread;
+    char *shared;
+    size_t shared_bytes; // with gaps
+    size_t used;         // as a GPU would count it
+    unsigned carves;
+    size_t offset[max_carves], bytes[max_carves];
+    // ThreadSanitizer's names for the opening and for this block's barriers. Barriers alternate, so
+    // that a thread still leaving one does not inherit what another did on its way to the next.
+    char open_point, point[2];
+    unsigned generation;
+};
+
+extern Block blocks[max_blocks]; // of the running cluster
+extern unsigned n_blocks;
+extern const Launch *current_launch;
+extern Thread *current;
+extern bool failed; // a fault was reported
+
+const char *base_name(const char *path);
+bool same(Site a, Site b);
+
+// Reports a fault: the launch ends when the scheduler sees it.
+__attribute__((format(printf, 1, 2))) void fault(const char *format, ...);
+// Reports why nothing can run although not everything has finished.
+void report_stuck();
+
+// From inside a fiber: lets the others run.
+void enter_scheduler();
+
+// From inside a fiber: reports and never comes back.
+#define FAULT_HERE(...)                                                                            \
+    do {                                                                                           \
+        ::tw::emu::fault(__VA_ARGS__);                                                             \
+        ::tw::emu::enter_scheduler();                                                              \
+        abort();                                                                                   \
+    } while (0)
+
+// A cluster begins: nobody waits at its barrier.
+void meet_begin();
+
+// A block's shared memory, for one run of it.
+void shared_open(Block *block, size_t bytes);
+// Looks at the gaps (where AddressSanitizer does not) and closes the region.
+void shared_close(Block *block);
+
+} // namespace tw::emu

@@ -1,0 +1,144 @@
+// Shared memory, the shared memory of a cluster's other blocks, and asynchronous copies into it.
+#include "machine.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+
+#ifdef TW_EMU_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace tw::emu {
+
+static constexpr size_t gap = 64;
+static constexpr unsigned char canary = 0xff; // also a NaN, for what is read before it is written
+
+void shared_open(Block *b, size_t bytes) {
+    const size_t total = bytes + (max_carves + 2) * 2 * gap;
+#ifdef TW_EMU_TSAN
+    // Fresh pages: the last block's accesses must not look like this block's.
+    b->shared = static_cast<char *>(
+        mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+#else
+    if (b->shared_bytes < total) {
+        free(b->shared);
+        b->shared = nullptr;
+        if (posix_memalign(reinterpret_cast<void **>(&b->shared), 1024, total)) b->shared = nullptr;
+    }
+#endif
+    if (!b->shared || b->shared == MAP_FAILED) {
+        fprintf(stderr, "emulator: no memory for shared memory\n");
+        abort();
+    }
+    b->shared_bytes = total;
+    b->used = 0;
+    b->carves = 0;
+#ifdef TW_EMU_ASAN
+    __asan_unpoison_memory_region(b->shared, total);
+#endif
+    memset(b->shared, canary, total);
+#ifdef TW_EMU_ASAN
+    __asan_poison_memory_region(b->shared, total);
+#endif
+}
+
+static size_t carve_end(const Block *b) {
+    return b->carves ? b->offset[b->carves - 1] + b->bytes[b->carves - 1] : 0;
+}
+
+void shared_close(Block *b) {
+#ifndef TW_EMU_ASAN
+    size_t at = 0;
+    for (unsigned i = 0; i <= b->carves && !failed; i++) {
+        const size_t end = i < b->carves ? b->offset[i] : carve_end(b) + gap;
+        for (; at < end; at++) {
+            if (static_cast<unsigned char>(b->shared[at]) == canary) continue;
+            fault("shared memory written %zu bytes past the end of carve-out %d",
+                  at - (i ? b->offset[i - 1] + b->bytes[i - 1] : 0), (int)i - 1);
+            break;
+        }
+        if (i < b->carves) at = b->offset[i] + b->bytes[i];
+    }
+#endif
+#ifdef TW_EMU_ASAN
+    __asan_poison_memory_region(b->shared, b->shared_bytes);
+#endif
+#ifdef TW_EMU_TSAN
+    munmap(b->shared, b->shared_bytes);
+    b->shared = nullptr;
+    b->shared_bytes = 0;
+#endif
+}
+
+void *shared_take(unsigned index, size_t bytes) {
+    Block *b = current->block;
+    if (index < b->carves) {
+        if (b->bytes[index] != bytes)
+            FAULT_HERE("carve-out %u of shared memory is %zu bytes for one thread, %zu for another",
+                       index, b->bytes[index], bytes);
+        return b->shared + b->offset[index];
+    }
+    if (index > b->carves || index >= max_carves) FAULT_HERE("carve-out %u out of order", index);
+    b->used += (bytes + 15) / 16 * 16;
+    if (b->used > current_launch->shared)
+        FAULT_HERE("takes %zu bytes of shared memory, launched with %zu", b->used,
+                   current_launch->shared);
+    const size_t at = (carve_end(b) + gap + 63) / 64 * 64;
+    b->offset[index] = at;
+    b->bytes[index] = bytes;
+    b->carves++;
+#ifdef TW_EMU_ASAN
+    __asan_unpoison_memory_region(b->shared + at, bytes);
+#endif
+    return b->shared + at;
+}
+
+unsigned cluster_rank() {
+    return current->block->rank;
+}
+unsigned cluster_size() {
+    return n_blocks;
+}
+
+void *cluster_map(void *shared, unsigned rank) {
+    Block *b = current->block;
+    const size_t offset = static_cast<char *>(shared) - b->shared;
+    if (offset >= b->shared_bytes || rank >= n_blocks)
+        FAULT_HERE("address outside shared memory, or rank %u in a cluster of %u", rank, n_blocks);
+    if (!blocks[rank].live) FAULT_HERE("block %u of the cluster has already finished", rank);
+    return blocks[rank].shared + offset;
+}
+
+void copy_issue(void *dst, const void *src, size_t bytes, size_t valid) {
+    Thread *me = current;
+    if (me->copies == max_copies) FAULT_HERE("more than %u copies in flight", max_copies);
+    if ((uintptr_t)dst % bytes || (valid && (uintptr_t)src % bytes) || valid > bytes)
+        FAULT_HERE("asynchronous copy of %zu bytes is misaligned", bytes);
+    note_write(dst, bytes);
+    memset(dst, 0xff, bytes);
+    me->copy[me->copies++] = Copy{static_cast<char *>(dst), static_cast<const char *>(src),
+                                  (unsigned)bytes, (unsigned)valid, me->groups};
+}
+
+void copy_commit() {
+    current->groups++;
+}
+
+void copy_wait(unsigned groups_left) {
+    Thread *me = current;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < me->copies; i++) {
+        const Copy c = me->copy[i];
+        if (c.group + groups_left >= me->groups) {
+            me->copy[kept++] = c;
+            continue;
+        }
+        note_read(c.src, c.valid);
+        note_write(c.dst, c.bytes);
+        memcpy(c.dst, c.src, c.valid);
+        memset(c.dst + c.valid, 0, c.bytes - c.valid);
+    }
+    me->copies = kept;
+}
+
+} // namespace tw::emu
