@@ -114,6 +114,40 @@ __global__ void __launch_bounds__(tile *tile_rows)
     }
 }
 
+// As transpose_kernel for 16-bit elements, which it moves two at a time: rows and columns are even,
+// in and out begin at 4 bytes.
+// Work: a block of 32 x 8 threads takes a 64 x 64 tile. A thread reads two neighbours of two rows
+// and swaps the middle ones, so that each word holds two rows of a column; the words of even
+// columns lie in the first half of shared memory, of odd ones in the second, each row padded by a
+// word: neither way meets a bank twice. Limit: device memory.
+__global__ void __launch_bounds__(tile *tile_rows)
+    transpose_pairs_kernel(int64_t rows, int64_t columns, int64_t row_tiles, int64_t column_tiles,
+                           const uint32_t *in, uint32_t *out) {
+    TW_SHARED(arena);
+    uint32_t *cells = arena.take<uint32_t>(2 * tile * (tile + 1));
+    const int64_t column_tile = blockIdx.x % column_tiles, rest = blockIdx.x / column_tiles;
+    const int64_t base = rest / row_tiles * rows * columns / 2; // all in words from here
+    const int64_t row0 = rest % row_tiles * (2 * tile), column0 = column_tile * tile;
+    const int tx = (int)threadIdx.x % tile, ty = (int)threadIdx.x / tile;
+    const int64_t wide = columns / 2, high = rows / 2;
+#pragma unroll
+    for (int i = ty; i < tile; i += tile_rows) {
+        const int64_t r = row0 + 2 * i, c = column0 + tx;
+        if (r < rows && c < wide) {
+            const uint32_t upper = in[base + r * wide + c], lower = in[base + (r + 1) * wide + c];
+            cells[tx * (tile + 1) + i] = (upper & 0xffffu) | lower << 16;
+            cells[(tile + tx) * (tile + 1) + i] = upper >> 16 | (lower & 0xffff0000u);
+        }
+    }
+    sync_block();
+#pragma unroll
+    for (int i = ty; i < 2 * tile; i += tile_rows) {
+        const int64_t r = row0 / 2 + tx, c = 2 * column0 + i;
+        if (r < high && c < columns)
+            out[base + c * high + r] = cells[(i / 2 + i % 2 * tile) * (tile + 1) + tx];
+    }
+}
+
 // Work: a thread converts V elements (16 bytes of the narrower format), a block 256 vectors.
 // Limit: device memory.
 template <typename A, typename B, bool WIDE>
@@ -212,6 +246,10 @@ template <bool POOL> twk_status launch_blocks(const twk_blocks_args *args, twk_s
     });
 }
 
+bool aligned_4(const void *p) {
+    return reinterpret_cast<uintptr_t>(p) % 4 == 0;
+}
+
 template <typename A, typename B>
 twk_status launch_convert(const twk_convert_args &a, twk_stream stream) {
     const A *in = static_cast<const A *>(a.in);
@@ -230,12 +268,17 @@ twk_status launch_convert(const twk_convert_args &a, twk_stream stream) {
     }
     const int64_t rows = a.in_layout == TWK_NHWC ? a.pixels : a.channels;
     const int64_t columns = a.in_layout == TWK_NHWC ? a.channels : a.pixels;
-    const int64_t row_tiles = ceil_div<int64_t>(rows, tile);
-    const int64_t column_tiles = ceil_div<int64_t>(columns, tile);
+    const bool pairs = std::is_same<A, B>::value && sizeof(A) == 2 && rows % 2 == 0 &&
+                       columns % 2 == 0 && aligned_4(in) && aligned_4(out);
+    const int64_t side = pairs ? 2 * tile : tile;
+    const int64_t row_tiles = ceil_div(rows, side), column_tiles = ceil_div(columns, side);
     config.block = dim3(tile * tile_rows);
-    config.shared = shared_bytes<float>(tile * (tile + 1));
+    config.shared = shared_bytes<float>((pairs ? 2 : 1) * tile * (tile + 1));
     if (!grid_for(a.batch * row_tiles * column_tiles, 1, &config.grid))
         return fail(TWK_BAD_ARGUMENT, "convert: more elements than a grid can hold");
+    if (pairs)
+        return TW_LAUNCH(transpose_pairs_kernel, config, rows, columns, row_tiles, column_tiles,
+                         static_cast<const uint32_t *>(a.in), static_cast<uint32_t *>(a.out));
     return TW_LAUNCH((transpose_kernel<A, B>), config, rows, columns, row_tiles, column_tiles, in,
                      out);
 }

@@ -167,6 +167,16 @@ TEST_F(LargeTest, ConvertLayout) {
         for (int64_t k = 0; k < c; k++)
             ASSERT_EQ(floats(out)[((n - 1) * c + k) * pixels + p],
                       floats(in)[((n - 1) * pixels + p) * c + k]);
+    // In pairs of 16-bit elements: a tile is 64 x 64, a sample 16 of them.
+    uint16_t *const from = reinterpret_cast<uint16_t *>(in.data);
+    const uint16_t *const to = reinterpret_cast<uint16_t *>(out.data);
+    for (int64_t i = big - 64 * c; i < big; i++) from[i] = (uint16_t)pick(65536);
+    twk_convert_args b = a;
+    b.in_format = b.out_format = TWK_BF16;
+    ASSERT_EQ(only((uint64_t)(n * 16 - 1), 1, [&] { return twk_convert(&b, nullptr); }), TWK_OK);
+    for (int64_t p = pixels - 64; p < pixels; p++)
+        for (int64_t k = 0; k < c; k++)
+            ASSERT_EQ(to[((n - 1) * c + k) * pixels + p], from[((n - 1) * pixels + p) * c + k]);
 }
 
 // The last sample of a batch: forward and backward, on chip and in two passes.

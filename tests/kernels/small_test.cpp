@@ -193,13 +193,21 @@ TEST_F(SmallTest, PoolAndSpread) {
 }
 
 TEST_F(SmallTest, ConvertLayoutsAndFormats) {
-    for (const Shape &s :
-         {Shape{1, 1, 1, 1}, {2, 7, 5, 3}, {1, 4, 4, 33}, {2, 5, 13, 96}, {3, 8, 8, 4}})
+    for (const Shape &s : {Shape{1, 1, 1, 1},
+                           {2, 7, 5, 3},
+                           {1, 4, 4, 33},
+                           {2, 5, 13, 96},
+                           {3, 8, 8, 4},
+                           {2, 3, 22, 70}, // just above a tile of 16-bit pairs, both ways
+                           {1, 8, 8, 64},
+                           {2, 1, 2, 2}})
         for (twk_format from : formats)
             for (twk_format to : formats)
                 for (int way = 0; way < 4; way++) {
                     const int64_t pixels = s.h * s.w;
-                    Tensor in = random_tensor(from, s.total()), out(to, s.total());
+                    const size_t shift = (size_t)pick(2);
+                    Tensor in = random_tensor(from, s.total(), 2, shift),
+                           out(to, s.total(), (size_t)pick(2));
                     const twk_convert_args a = {s.n,
                                                 pixels,
                                                 s.c,
