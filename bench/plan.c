@@ -74,9 +74,13 @@ static void add_samplers(rows *all) {
         add(all, BENCH_NOISE, "noise fill", f, large, b, "out b", "ALU (Philox, Box-Muller)",
             fp32 ? 60 : 30);
     }
+    static const char *const once = "one read, keys in shared memory";
     add(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){64, 64, 64, 3}, 6,
-        "x 4 + m b once", "L2 of one SM a sample", 8)
-        ->note = "four passes, one block a sample";
+        "x 4 + m b once", "latency (three histograms)", 14)
+        ->note = once;
+    add(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){16, 256, 256, 3}, 6,
+        "x 4 + m b once", "latency (three histograms)", 28)
+        ->note = once;
 }
 
 static void add_norm(rows *all, shape s, int groups, twk_format f) {
@@ -123,8 +127,8 @@ static void add_small_ones(rows *all, twk_format f) {
     add(all, BENCH_CONCAT, "concat", f, s, 2 * b, "a b/2 + b b/2 + out b", "memory", 93);
     add(all, BENCH_SPREAD, "nearest up x2", f, s, 1.25 * b, "in b/4 + out b", "memory", 90);
     add(all, BENCH_POOL, "average pool 2x2", f, s, 1.25 * b, "in b + out b/4", "memory", 90);
-    add(all, BENCH_CONVERT, "nhwc to nchw", f, s, 2 * b, "in b + out b", "memory", fp32 ? 85 : 60)
-        ->note = "2-byte accesses in bf16: L1 binds";
+    add(all, BENCH_CONVERT, "nhwc to nchw", f, s, 2 * b, "in b + out b", "memory", fp32 ? 85 : 82)
+        ->note = fp32 ? "" : "two elements an access";
     add(all, BENCH_IMAGE, "uint8 image to tensor", f, rgb, 1 + b, "in 1 + out b", "launch", 50);
     add(all, BENCH_MSE, "mse with gradient", f, rgb, 4 + 2 * b, "p b + target 4 + dp b",
         "launch (three kernels)", 40);

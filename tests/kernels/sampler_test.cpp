@@ -461,9 +461,31 @@ TEST_F(SamplerTest, DdimIndexesPast2To31) {
 }
 #endif
 
+// A device with so little shared memory that the threshold's keys are not kept there.
+struct LittleShared {
+#ifdef TW_EMULATOR
+    size_t before = tw::emu::shared_limit();
+    explicit LittleShared(bool on) {
+        if (on) tw::emu::set_shared_limit(12 * 1024);
+    }
+    ~LittleShared() {
+        tw::emu::set_shared_limit(before);
+    }
+#else
+    explicit LittleShared(bool) {}
+#endif
+};
+
+// The last three take clusters of two and four blocks where there are clusters.
 TEST_F(SamplerTest, DynamicThreshold) {
-    for (const Shape &s : std::vector<Shape>{
-             {1, 1, 1, 1}, {3, 1, 1, 2}, {2, 7, 5, 3}, {1, 32, 32, 3}, {2, 1, 1, 1025}}) {
+    for (const Shape &s : std::vector<Shape>{{1, 1, 1, 1},
+                                             {3, 1, 1, 2},
+                                             {2, 7, 5, 3},
+                                             {1, 32, 32, 3},
+                                             {2, 1, 1, 1025},
+                                             {2, 1, 1, 5000},
+                                             {1, 1, 1, 9217},
+                                             {1, 56, 56, 3}}) {
         for (int trial = 0; trial < 6; trial++) {
             const twk_format mf = formats[pick(3)], xf = pick(2) ? TWK_F32 : mf;
             const double q = trial == 0 ? 1.0 : trial == 1 ? 0.0 : tst::uniform(0.3, 0.999);
@@ -491,6 +513,7 @@ TEST_F(SamplerTest, DynamicThreshold) {
             a.prediction = (twk_prediction)pick(4);
             a.rows = static_cast<twk_ddim_row *>(rows_on.data());
             a.n_rows = 1;
+            const LittleShared little(trial > 3);
             LAUNCH_OK(twk_dynamic_threshold(&a, (float)q, (float)limit, out.f32(), nullptr));
             const std::vector<double> got = out.read();
             for (int64_t i = 0; i < s.n; i++) {
