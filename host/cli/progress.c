@@ -122,9 +122,11 @@ cli_words cli_duration(double seconds) {
     const long long whole = seconds < 1e9 ? (long long)(seconds + 0.5) : 1000000000LL;
     if (whole < 3600)
         snprintf(w.text, sizeof w.text, "%lld:%02lld", whole / 60, whole % 60);
-    else
+    else if (whole < 48 * 3600)
         snprintf(w.text, sizeof w.text, "%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60,
                  whole % 60);
+    else
+        snprintf(w.text, sizeof w.text, "%lld days", (whole + 43200) / 86400);
     return w;
 }
 
