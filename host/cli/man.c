@@ -142,6 +142,8 @@ static const char ending[] =
     ".TP\n.I state/\nwhat\n.B \\-\\-resume\ncontinues from.\n"
     ".TP\n.IR checkpoints/step\\-* \", \" best/\nthe saves and the model that\n.B "
     "\\-\\-keep\\-last\nand\n.B \\-\\-keep\\-best\nkeep.\n"
+    ".PP\nInstalled with the command, in\n.IR share/tweedie/models/digits ,\nis a model of "
+    "handwritten digits to try\n.B tweedie sample\nwith.\n"
     ".PP\nFiles are written whole or not at all: a name never holds half a file.\n";
 
 void cli_print_man(void) {
