@@ -1,4 +1,4 @@
-/* What the machine gives in this session: the header of every run. */
+/* What the machine gives: the header of every run. */
 #ifndef TWEEDIE_BENCH_MACHINE_H
 #define TWEEDIE_BENCH_MACHINE_H
 

@@ -25,7 +25,7 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
           "by the\n"
           "reference GPU's copy bandwidth (H200, 4.3 TB/s counted read + write). Predicted is in "
           "percent of\n"
-          "the copy bandwidth of the same session, cold, and does not count the launch (2 us in "
+          "the copy bandwidth of the same run, cold, and does not count the launch (2 us in "
           "the time).\n"
           "The peer of every row is a device copy of the same bytes under the same protocol.\n"
           "Convolutions: the floor is the larger of that and 2 FLOPs a multiply-add over 790 "
