@@ -24,7 +24,7 @@ build: configure
 command: configure
 	cmake --build $(BUILD) -j $(JOBS) --target tweedie tweedie_shared tweedie_static
 
-# Trains on real digits and on the S-curve, samples, and leaves pictures in out/.
+# Samples digits, trains on the S-curve, and leaves pictures in out/.
 demo: command
 	@sh host/examples/demo.sh $(BUILD)/host/tweedie out
 
