@@ -22,36 +22,13 @@
 #ifndef TWEEDIE_KERNELS_H
 #define TWEEDIE_KERNELS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "base.h"
+#include "conv.h"
+#include "gemm.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum twk_status {
-    TWK_OK = 0,
-    TWK_BAD_ARGUMENT,  /* the call is wrong; nothing was enqueued */
-    TWK_UNSUPPORTED,   /* the call is right, this kernel cannot serve it: ask another provider */
-    TWK_LAUNCH_FAILED, /* the driver refused */
-} twk_status;
-
-typedef enum twk_format { TWK_F32 = 0, TWK_BF16 = 1, TWK_F16 = 2 } twk_format;
-
-/* A cudaStream_t. */
-typedef struct CUstream_st *twk_stream;
-
-/* What went wrong in this thread's last call that did not return TWK_OK. Never NULL. */
-const char *twk_error_text(void);
-
-/* The last kernel that this thread enqueued: for benchmarks and for reports. */
-typedef struct twk_launch_info {
-    const char *kernel; /* as the source spells it; "" before the first */
-    unsigned blocks, threads, cluster;
-    size_t shared;              /* bytes of shared memory a block asked for */
-    int registers, local_bytes; /* a thread; 0 where the build cannot tell */
-} twk_launch_info;
-void twk_last_launch(twk_launch_info *info);
 
 /* --- noise ----------------------------------------------------------------------------------- */
 
@@ -233,11 +210,6 @@ twk_status twk_forward_noising(const twk_noising_args *args, twk_stream stream);
 
 /* --- GroupNorm -------------------------------------------------------------------------------- */
 
-/* Mean and sum of squared deviations of one group over some pixels. */
-typedef struct twk_moments {
-    float mean, m2;
-} twk_moments;
-
 /* y = silu?( ((x - mean) rstd gamma + beta) (1 + scale) + shift ), mean and rstd over the pixels
  * and channels / groups channels of a sample. Parameters and statistics are fp32. */
 typedef struct twk_group_norm_args {
@@ -270,80 +242,6 @@ size_t twk_group_norm_workspace(const twk_group_norm_args *args);
 twk_status twk_group_norm_forward(const twk_group_norm_args *args, twk_stream stream);
 size_t twk_group_norm_backward_workspace(const twk_group_norm_args *args);
 twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream stream);
-
-/* --- convolution ------------------------------------------------------------------------------
- */
-
-/* Rows by columns of a matrix product that a block calculates: pixels by output channels. */
-typedef enum twk_tile {
-    TWK_TILE_AUTO = 0,
-    TWK_TILE_128X128 = 1,
-    TWK_TILE_64X64 = 2,
-    TWK_TILE_128X16 = 3,
-    TWK_TILE_128X64 = 4, /* exact fp32, which has no other */
-} twk_tile;
-
-/* y = silu?( scale (conv(x) + bias + vector + residual) ), images N,H,W,C and weights O,KH,KW,C.
- * The sums are fp32. fp32 tensors are multiplied exactly, or as tf32. */
-typedef struct twk_conv_args {
-    int64_t batch, h, w; /* of x */
-    int channels;        /* of x */
-    int channels2;       /* of x2, which follow x's; 0 without */
-    int upsample;        /* x and x2 are read as if every pixel were 2 x 2 pixels */
-    int out_channels, kernel_h, kernel_w, stride;
-    int pad_top, pad_left, pad_bottom, pad_right; /* zeros around the (upsampled) image */
-    twk_format format;                            /* of every tensor but bias */
-    int tf32;
-    const void *x, *x2, *weight;
-    const float *bias;  /* [out_channels], NULL for 0 */
-    const void *vector; /* [batch, out_channels], NULL for 0; row n starts at n * vector_stride */
-    int64_t vector_stride;
-    const void *residual; /* like y, may be y; NULL for 0 */
-    float scale;          /* 0 counts as 1 */
-    int silu;
-    void *y;
-    /* GroupNorm's statistics of y for twk_group_norm_forward, [batch, n_partials, groups] as
-     * twk_conv_partials says; NULL when not wanted. */
-    twk_moments *partial;
-    int groups;
-    /* For tuning and tests; 0: chosen by the shape. */
-    twk_tile tile;
-    int splits; /* parts of the sum over taps and channels, added up in one order */
-    void *workspace;
-    size_t workspace_bytes;
-} twk_conv_args;
-
-/* Height and width of y; 0 where there is none. */
-int64_t twk_conv_out_h(const twk_conv_args *args);
-int64_t twk_conv_out_w(const twk_conv_args *args);
-/* Partials a sample that the call would leave behind, or 0 when it cannot; and the workspace of the
- * call. Both look at all arguments but bias: tiles also depend on how x, x2 and weight are aligned
- * and on the device's number of processors. */
-int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
-size_t twk_conv_workspace(const twk_conv_args *args);
-twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
-
-/* --- matrix products --------------------------------------------------------------------------
- */
-
-/* d = silu?( scale (a b^T + bias + residual) ), d [m, n], a [m, k], b [n, k], for every product of
- * a batch: a linear layer is one product with its weights as b. Rows of a and b lie a_row and b_row
- * elements apart, rows of d and residual n; the products' matrices lie *_batch apart (0: a or b
- * is the same for all). */
-typedef struct twk_gemm_args {
-    int64_t batch, m, n, k;
-    twk_format format; /* of every matrix but bias */
-    int tf32;
-    const void *a, *b;
-    int64_t a_row, b_row, a_batch, b_batch, d_batch;
-    const float *bias;    /* [n], NULL for 0 */
-    const void *residual; /* like d, may be d; NULL for 0 */
-    float scale;          /* 0 counts as 1 */
-    int silu;
-    void *d;
-    twk_tile tile; /* for tuning and tests; TWK_TILE_AUTO: chosen by the shape */
-} twk_gemm_args;
-twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream);
 
 /* --- elementwise ------------------------------------------------------------------------------ */
 

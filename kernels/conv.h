@@ -1,0 +1,55 @@
+/* Convolution. */
+#ifndef TWEEDIE_KERNELS_CONV_H
+#define TWEEDIE_KERNELS_CONV_H
+
+#include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* y = silu?( scale (conv(x) + bias + vector + residual) ), images N,H,W,C and weights O,KH,KW,C.
+ * The sums are fp32. fp32 tensors are multiplied exactly, or as tf32. */
+typedef struct twk_conv_args {
+    int64_t batch, h, w; /* of x */
+    int channels;        /* of x */
+    int channels2;       /* of x2, which follow x's; 0 without */
+    int upsample;        /* x and x2 are read as if every pixel were 2 x 2 pixels */
+    int out_channels, kernel_h, kernel_w, stride;
+    int pad_top, pad_left, pad_bottom, pad_right; /* zeros around the (upsampled) image */
+    twk_format format;                            /* of every tensor but bias */
+    int tf32;
+    const void *x, *x2, *weight;
+    const float *bias;  /* [out_channels], NULL for 0 */
+    const void *vector; /* [batch, out_channels], NULL for 0; row n starts at n * vector_stride */
+    int64_t vector_stride;
+    const void *residual; /* like y, may be y; NULL for 0 */
+    float scale;          /* 0 counts as 1 */
+    int silu;
+    void *y;
+    /* GroupNorm's statistics of y for twk_group_norm_forward, [batch, n_partials, groups] as
+     * twk_conv_partials says; NULL when not wanted. */
+    twk_moments *partial;
+    int groups;
+    /* For tuning and tests; 0: chosen by the shape. */
+    twk_tile tile;
+    int splits; /* parts of the sum over taps and channels, added up in one order */
+    void *workspace;
+    size_t workspace_bytes;
+} twk_conv_args;
+
+/* Height and width of y; 0 where there is none. */
+int64_t twk_conv_out_h(const twk_conv_args *args);
+int64_t twk_conv_out_w(const twk_conv_args *args);
+/* Partials a sample that the call would leave behind, or 0 when it cannot; and the workspace of the
+ * call. Both look at all arguments but bias: tiles also depend on how x, x2 and weight are aligned
+ * and on the device's number of processors. */
+int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
+size_t twk_conv_workspace(const twk_conv_args *args);
+twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
