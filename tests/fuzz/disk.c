@@ -71,7 +71,7 @@ static const uint8_t *next_file(const uint8_t *at, const uint8_t *end) {
 void fuzz_disk_fill(const uint8_t *data, size_t size) {
     const uint8_t *end = data + size, *at = next_file(data, end);
     fuzz_disk_clear();
-    while (at < end) {
+    while (at < end && count < FUZZ_FILES_IN) {
         char name[FUZZ_NAME];
         const uint8_t *line = memchr(at, '\n', (size_t)(end - at));
         if (!line) return;

@@ -27,8 +27,9 @@ size_t fuzz_held(void);
  * the content of a file begins with the file's `name` (may be null: not known). */
 void fuzz_refused(tw_status status, const char *name);
 
-/* The files of the disk, at most FUZZ_FILES of them; names are compared as they are. */
-enum { FUZZ_FILES = 32, FUZZ_NAME = 256 };
+/* The files of the disk, at most FUZZ_FILES of them, and at most FUZZ_FILES_IN from an input, so
+ * that what is saved finds room; names are compared as they are. */
+enum { FUZZ_FILES = 32, FUZZ_FILES_IN = 24, FUZZ_NAME = 256 };
 void fuzz_disk_clear(void);
 void fuzz_disk_put(const char *name, const void *bytes, size_t size);
 bool fuzz_disk_get(const char *name, const uint8_t **bytes, size_t *size);
