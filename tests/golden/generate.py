@@ -1,6 +1,6 @@
 """Writes the golden files of this directory. Usage: python generate.py [part ...] [model name ...]
 
-Parts: philox models schedulers optim ops tiny (default: all).
+Parts: philox models schedulers optim ops blocks tiny (default: all).
 """
 import argparse
 import os
@@ -11,7 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import torch  # noqa: E402
 
-PARTS = ("philox", "models", "schedulers", "optim", "ops", "tiny")
+PARTS = ("philox", "models", "schedulers", "optim", "ops", "blocks", "tiny")
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
         golden_philox.generate()
     if "models" in parts or names:
         golden_models.generate(None if "models" in parts else names)
-    for part in ("schedulers", "optim", "ops", "tiny"):
+    for part in ("schedulers", "optim", "ops", "blocks", "tiny"):
         if part in parts:
             __import__("golden_" + part).generate()
 
