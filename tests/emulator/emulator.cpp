@@ -103,7 +103,8 @@ void open_block(Block *b, const Launch &l, uint64_t linear, unsigned rank) {
         t->block = b;
         t->warp = i / 32;
         t->lane = i % 32;
-        t->copies = t->groups = 0;
+        t->copies = t->groups = t->promises = 0;
+        t->copy_serial = 0;
         order[rank * b->threads + i] = t;
     }
     order_release(&b->open_point);

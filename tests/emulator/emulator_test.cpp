@@ -122,6 +122,42 @@ TEST_F(Emulator, MissingWaitReadsNaN) {
     for (float v : dst) ASSERT_TRUE(std::isnan(v));
 }
 
+TEST_F(Emulator, MbarriersHandOver) {
+    std::vector<float> from(128), to(32);
+    std::iota(from.begin(), from.end(), 0.0f);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        tw::emu::set_seed(seed);
+        ASSERT_EQ(planted_ring(from.data(), to.data(), 0), TWK_OK);
+        for (int i = 0; i < 32; i++) EXPECT_EQ(to[i], (float)((4 * i + 4) % 128));
+    }
+    EXPECT_EQ(planted_ring(from.data(), to.data(), 3), TWK_LAUNCH_FAILED);
+    expect_report({"ring_kernel", "mbarrier at planted.cu:", "waits for a phase that never ends"});
+    EXPECT_EQ(planted_ring(from.data(), to.data(), 4), TWK_LAUNCH_FAILED);
+    expect_report({"ring_kernel", "mbarrier at planted.cu:", "was never made"});
+}
+
+TEST_F(Emulator, MbarrierNotWaitedForIsSeen) {
+    std::vector<float> from(128), to(32);
+#ifdef TW_EMU_TSAN
+    for (int fault : {1, 2, 5})
+        EXPECT_EXIT(planted_ring(from.data(), to.data(), fault), ::testing::ExitedWithCode(66),
+                    "data race");
+#else
+    // In some order of the threads: what was not waited for has not landed, or the wait is for
+    // ever.
+    for (int fault : {1, 2, 5}) {
+        bool seen = false;
+        for (uint64_t seed = 1; seed <= 20 && !seen; seed++) {
+            tw::emu::set_seed(seed);
+            seen = planted_ring(from.data(), to.data(), fault) != TWK_OK;
+            for (float v : to) seen = seen || std::isnan(v);
+        }
+        EXPECT_TRUE(seen) << fault;
+    }
+    tw::emu::take_report();
+#endif
+}
+
 TEST_F(Emulator, WrongMasks) {
     std::vector<uint32_t> lanes(64);
     EXPECT_EQ(planted_mask(lanes.data(), 64, 1), TWK_LAUNCH_FAILED);

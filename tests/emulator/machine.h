@@ -15,13 +15,21 @@ constexpr unsigned max_threads = 1024;
 constexpr unsigned max_blocks = 16; // of a cluster
 constexpr unsigned max_carves = 32;
 constexpr unsigned max_copies = 512;
+constexpr unsigned max_promises = 16;
 
-enum class State { ready, at_block, at_cluster, at_warp, done };
+enum class State { ready, at_block, at_cluster, at_warp, at_mbarrier, done };
 
 struct Copy {
     char *dst;
     const char *src;
     unsigned bytes, valid, group;
+    uint64_t serial; // of the thread's copies
+};
+
+// An arrival at an mbarrier once the copies before `copies` have landed.
+struct Promise {
+    uint64_t *word;
+    uint64_t copies;
 };
 
 struct Block;
@@ -41,7 +49,12 @@ struct Thread {
     unsigned meetings; // of the sub-warp whose lowest lane this is
     char point[2];
     unsigned copies, groups;
+    uint64_t copy_serial;
     Copy copy[max_copies];
+    const uint64_t *mbarrier; // that it waits for
+    unsigned promises;
+    Promise promise[max_promises];
+    char promise_point;
 };
 
 struct Block {
@@ -92,5 +105,9 @@ void meet_begin();
 void shared_open(Block *block, size_t bytes);
 // Looks at the gaps (where AddressSanitizer does not) and closes the region.
 void shared_close(Block *block);
+
+// The copies of a thread for which `which` says so land; the others stay in flight.
+void copies_land(Thread *thread, bool (*which)(const Copy &copy, const void *limit),
+                 const void *limit);
 
 } // namespace tw::emu

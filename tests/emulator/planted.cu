@@ -3,6 +3,7 @@
 
 #include "../../kernels/device/launch.cuh"
 #include "../../kernels/device/copy.cuh"
+#include "../../kernels/device/mbarrier.cuh"
 #include "../../kernels/device/warp.cuh"
 #include "../../kernels/device/cluster.cuh"
 
@@ -102,6 +103,30 @@ __global__ void collide_kernel(int *out) {
     out[threadIdx.x == blockIdx.x ? 0 : 1 + threadIdx.x + 64 * blockIdx.x] = 1;
 }
 
+// Two rounds of 32 times four floats through one place.
+__global__ void ring_kernel(const float *in, float *out, int fault) {
+    TW_SHARED(arena);
+    tw::Mbarrier *full = arena.take<tw::Mbarrier>(1), *empty = arena.take<tw::Mbarrier>(1);
+    float *place = arena.take<float>(128);
+    const unsigned lane = threadIdx.x % 32;
+    if (threadIdx.x == 0 && fault != 4) {
+        tw::mbarrier_init(full, 32);
+        tw::mbarrier_init(empty, 32);
+    }
+    tw::sync_block();
+    for (unsigned round = 0; round < 2; round++) {
+        if (threadIdx.x < 32) {
+            if (round && fault != 5) tw::mbarrier_wait(empty, 0);
+            tw::copy_async_16(place + 4 * lane, in + 4 * lane);
+            if (fault != 3 || lane) tw::mbarrier_arrive_copies(full);
+        } else {
+            if (fault != 1) tw::mbarrier_wait(full, fault == 2 ? round ^ 1 : round);
+            out[lane] = place[(4 * lane + 4) % 128];
+            tw::mbarrier_arrive(empty);
+        }
+    }
+}
+
 tw::LaunchConfig config(unsigned grid, unsigned block, size_t shared, unsigned cluster = 1) {
     tw::LaunchConfig c;
     c.grid = dim3(grid);
@@ -133,6 +158,9 @@ twk_status planted_turns(int *out, int n, int second) {
 }
 twk_status planted_exchange(int *out, int blocks, int n, int cluster, int linger) {
     return TW_LAUNCH(exchange_kernel, config(blocks, n, 16, cluster), out, linger);
+}
+twk_status planted_ring(const float *in, float *out, int fault) {
+    return TW_LAUNCH(ring_kernel, config(1, 64, 16 + 16 + 512), in, out, fault);
 }
 twk_status planted_count(uint32_t *count, uint32_t *largest, int blocks, int n) {
     return TW_LAUNCH(count_kernel, config(blocks, n, 0), count, largest);

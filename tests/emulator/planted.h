@@ -11,3 +11,6 @@ twk_status planted_exchange(int *out, int blocks, int n, int cluster, int linger
 twk_status planted_count(uint32_t *count, uint32_t *largest, int blocks, int n);
 twk_status planted_collide(int *out);
 twk_status planted_shared_too_small(const int *in, int *out, int n);
+// A warp copies, another reads: 1 it does not wait, 2 with the wrong parity, 3 one lane never
+// arrives, 4 nobody made the barrier, 5 the place is not given back before it is filled again.
+twk_status planted_ring(const float *in, float *out, int fault);

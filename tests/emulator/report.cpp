@@ -76,6 +76,14 @@ void report_stuck() {
             return;
         }
     }
+    for (unsigned b = 0; b < n_blocks; b++)
+        for (unsigned i = 0; i < blocks[b].threads; i++) {
+            const Thread *t = blocks[b].thread[i];
+            if (t->state != State::at_mbarrier) continue;
+            fault("mbarrier at %s:%d: thread %u of block %u waits for a phase that never ends",
+                  base_name(t->site.file), t->site.line, i, blocks[b].index.x);
+            return;
+        }
     for (unsigned b = 0; b < n_blocks; b++) {
         const Block &k = blocks[b];
         const Thread *waits = nullptr, *other = nullptr;

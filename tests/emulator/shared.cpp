@@ -116,21 +116,24 @@ void copy_issue(void *dst, const void *src, size_t bytes, size_t valid) {
         FAULT_HERE("asynchronous copy of %zu bytes is misaligned", bytes);
     note_write(dst, bytes);
     memset(dst, 0xff, bytes);
-    me->copy[me->copies++] = Copy{static_cast<char *>(dst), static_cast<const char *>(src),
-                                  (unsigned)bytes, (unsigned)valid, me->groups};
+    me->copy[me->copies++] = Copy{static_cast<char *>(dst),
+                                  static_cast<const char *>(src),
+                                  (unsigned)bytes,
+                                  (unsigned)valid,
+                                  me->groups,
+                                  me->copy_serial++};
 }
 
 void copy_commit() {
     current->groups++;
 }
 
-void copy_wait(unsigned groups_left) {
-    Thread *me = current;
+void copies_land(Thread *t, bool (*which)(const Copy &, const void *), const void *limit) {
     unsigned kept = 0;
-    for (unsigned i = 0; i < me->copies; i++) {
-        const Copy c = me->copy[i];
-        if (c.group + groups_left >= me->groups) {
-            me->copy[kept++] = c;
+    for (unsigned i = 0; i < t->copies; i++) {
+        const Copy c = t->copy[i];
+        if (!which(c, limit)) {
+            t->copy[kept++] = c;
             continue;
         }
         note_read(c.src, c.valid);
@@ -138,7 +141,18 @@ void copy_wait(unsigned groups_left) {
         memcpy(c.dst, c.src, c.valid);
         memset(c.dst + c.valid, 0, c.bytes - c.valid);
     }
-    me->copies = kept;
+    t->copies = kept;
+}
+
+void copy_wait(unsigned groups_left) {
+    Thread *me = current;
+    const unsigned first_kept = me->groups > groups_left ? me->groups - groups_left : 0;
+    copies_land(
+        me,
+        [](const Copy &c, const void *limit) {
+            return c.group < *static_cast<const unsigned *>(limit);
+        },
+        &first_kept);
 }
 
 } // namespace tw::emu

@@ -8,6 +8,7 @@
 #include "device/launch.cuh"
 #include "device/ldmatrix.cuh"
 #include "device/math.cuh"
+#include "device/mbarrier.cuh"
 #include "device/mma.cuh"
 #include "device/swizzle.cuh"
 #include "device/warp.cuh"
@@ -151,6 +152,34 @@ __global__ void multiply_kernel(const unsigned char *a, const unsigned char *b, 
                     c[i][j].c[e];
 }
 
+__global__ void ring_kernel(const uint32_t *in, int rounds, uint32_t *sums) {
+    TW_SHARED(arena);
+    Mbarrier *full = arena.take<Mbarrier>(2), *empty = arena.take<Mbarrier>(2);
+    uint32_t *ring = arena.take<uint32_t>(2 * 128);
+    const unsigned lane = threadIdx.x % 32;
+    if (threadIdx.x < 2) {
+        mbarrier_init(full + threadIdx.x, 32);
+        mbarrier_init(empty + threadIdx.x, 32);
+    }
+    sync_block();
+    for (int round = 0; round < rounds; round++) {
+        const int place = round % 2;
+        const unsigned parity = (unsigned)round / 2 % 2;
+        uint32_t *const row = ring + 128 * place;
+        if (threadIdx.x < 32) {
+            if (round >= 2) mbarrier_wait(empty + place, parity ^ 1);
+            copy_async_16(row + 4 * lane, in + 128 * round + 4 * lane);
+            mbarrier_arrive_copies(full + place);
+        } else {
+            mbarrier_wait(full + place, parity);
+            uint32_t sum = 0;
+            for (unsigned i = 0; i < 4; i++) sum += row[(4 * (lane + 1) + i) % 128];
+            sums[32 * round + (int)lane] = sum;
+            mbarrier_arrive(empty + place);
+        }
+    }
+}
+
 LaunchConfig config_of(int64_t n, unsigned block, twk_stream stream) {
     LaunchConfig c;
     c.grid = dim3((unsigned)ceil_div<int64_t>(n, block));
@@ -191,6 +220,11 @@ twk_status wrappers_matrices(const uint32_t *in, MatrixResults *out, twk_stream 
     LaunchConfig c = config_of(256, 256, stream);
     c.shared = shared_bytes<uint32_t>(128 + 2 * 256);
     return TW_LAUNCH(matrix_kernel, c, in, out);
+}
+twk_status wrappers_ring(const uint32_t *in, int rounds, uint32_t *sums, twk_stream stream) {
+    LaunchConfig c = config_of(64, 64, stream);
+    c.shared = 2 * shared_bytes<Mbarrier>(2) + shared_bytes<uint32_t>(2 * 128);
+    return TW_LAUNCH(ring_kernel, c, in, rounds, sums);
 }
 twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,
                              twk_stream stream) {

@@ -31,6 +31,9 @@ twk_status wrappers_cluster(unsigned cluster, uint32_t *out, twk_stream stream);
 unsigned wrappers_max_cluster();
 
 twk_status wrappers_matrices(const uint32_t *in, MatrixResults *out, twk_stream stream);
+// Two warps: one copies `rounds` rows of 128 words into a ring of two, the other sums what it finds
+// (sums[round][lane] of four neighbouring words) and gives the place back.
+twk_status wrappers_ring(const uint32_t *in, int rounds, uint32_t *sums, twk_stream stream);
 // d[32][16] (+)= a[32][K] b[16][K]^T by one warp, K = 32 in bf16 and fp16 and 16 in fp32 (as tf32):
 // two steps along K from tiles with rows of 64 bytes.
 twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,

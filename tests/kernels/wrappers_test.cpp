@@ -61,6 +61,26 @@ TEST_F(WrappersTest, CollectivesCopiesAndAtomics) {
     }
 }
 
+TEST_F(WrappersTest, ProducersAndConsumers) {
+    const int rounds = 7;
+    std::vector<uint32_t> in(128 * rounds);
+    for (uint32_t &v : in) v = (uint32_t)rng()();
+    Buffer in_on = upload(in), out_on(32 * rounds * sizeof(uint32_t));
+    for (int again = 0; again < 5; again++) {
+        out_on.poison();
+        LAUNCH_OK(wrappers_ring(static_cast<uint32_t *>(in_on.data()), rounds,
+                                static_cast<uint32_t *>(out_on.data()), nullptr));
+        const std::vector<uint32_t> got = fetch<uint32_t>(out_on);
+        for (int round = 0; round < rounds; round++)
+            for (int lane = 0; lane < 32; lane++) {
+                uint32_t sum = 0;
+                for (int i = 0; i < 4; i++)
+                    sum += in[(size_t)(128 * round + (4 * (lane + 1) + i) % 128)];
+                EXPECT_EQ(got[(size_t)(32 * round + lane)], sum);
+            }
+    }
+}
+
 TEST_F(WrappersTest, Conversions) {
     const int64_t n = 20000;
     std::vector<float> in((size_t)n);

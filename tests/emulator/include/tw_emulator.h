@@ -87,6 +87,11 @@ void *cluster_map(void *shared, unsigned rank);
 void copy_issue(void *dst, const void *src, size_t bytes, size_t valid);
 void copy_commit();
 void copy_wait(unsigned groups_left);
+// See kernels/device/mbarrier.cuh; the word is the barrier's.
+void mbarrier_init(uint64_t *word, unsigned arrivals, Site site);
+void mbarrier_arrive(uint64_t *word, Site site);
+void mbarrier_arrive_copies(uint64_t *word, Site site);
+void mbarrier_wait(uint64_t *word, unsigned parity, Site site);
 
 inline unsigned lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31u;
