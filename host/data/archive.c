@@ -68,8 +68,8 @@ static tw_status fail_archive(tw_context *ctx, const char *path, struct archive 
     return tw_fail(ctx, TW_ERROR_FORMAT, "%s: archive: %s", path, text ? text : "cannot be read");
 }
 
-/* Reads the current entry whole. A picture that is too large is taken as far as the limit goes, so
- * that its decoding fails by itself. */
+/* Reads the current entry whole. A picture that is too large, or whose pieces libarchive cannot put
+ * in order, is taken as far as it goes, so that its decoding fails by itself. */
 static tw_status read_entry(tw_context *ctx, const char *path, struct archive *a,
                             tw_picture *picture) {
     size_t room = BLOCK;
@@ -87,7 +87,7 @@ static tw_status read_entry(tw_context *ctx, const char *path, struct archive *a
         }
         const la_ssize_t n =
             archive_read_data(a, picture->bytes + picture->size, room - picture->size);
-        if (n == ARCHIVE_RETRY) continue;
+        if (n == ARCHIVE_RETRY) return TW_OK; /* from memory it would be the same for ever */
         if (n < 0) return fail_archive(ctx, path, a);
         if (n == 0) return TW_OK;
         picture->size += (size_t)n;

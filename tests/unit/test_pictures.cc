@@ -366,6 +366,12 @@ TEST_F(Pictures, ArchivesCutShortAreRefused) {
     EXPECT_NE(error().find("no pictures"), std::string::npos) << error();
 }
 
+// libarchive asks for another try for ever where the pieces of a sparse file are out of order.
+TEST_F(Pictures, SparseEntriesOutOfOrderEnd) {
+    EXPECT_EQ(open(TW_TEST_DIR "/fuzz/corpus/archive/found_sparse"), TW_ERROR_FORMAT);
+    EXPECT_NE(error().find("found_sparse"), std::string::npos) << error();
+}
+
 TEST_F(Pictures, MutatedArchivesNeverBreakIt) {
     TempDir dir;
     tw_test::Random random(8);
