@@ -106,8 +106,7 @@ void shared_open(Block *block, size_t bytes);
 // Looks at the gaps (where AddressSanitizer does not) and closes the region.
 void shared_close(Block *block);
 
-// The copies of a thread for which `which` says so land; the others stay in flight.
-void copies_land(Thread *thread, bool (*which)(const Copy &copy, const void *limit),
-                 const void *limit);
+// The thread's copies up to the one with serial `before` land; the later ones stay in flight.
+void copies_land(Thread *thread, uint64_t before);
 
 } // namespace tw::emu

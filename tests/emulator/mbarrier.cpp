@@ -63,12 +63,7 @@ void land(Block *b, uint64_t *word) {
                 continue;
             }
             order_acquire(&t->promise_point);
-            copies_land(
-                t,
-                [](const Copy &c, const void *until) {
-                    return c.serial < *static_cast<const uint64_t *>(until);
-                },
-                &p.copies);
+            copies_land(t, p.copies);
             arrive(b, word);
         }
         t->promises = kept;

@@ -128,31 +128,25 @@ void copy_commit() {
     current->groups++;
 }
 
-void copies_land(Thread *t, bool (*which)(const Copy &, const void *), const void *limit) {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < t->copies; i++) {
-        const Copy c = t->copy[i];
-        if (!which(c, limit)) {
-            t->copy[kept++] = c;
-            continue;
-        }
+void copies_land(Thread *t, uint64_t before) {
+    unsigned landed = 0;
+    for (; landed < t->copies && t->copy[landed].serial < before; landed++) {
+        const Copy &c = t->copy[landed];
         note_read(c.src, c.valid);
         note_write(c.dst, c.bytes);
         memcpy(c.dst, c.src, c.valid);
         memset(c.dst + c.valid, 0, c.bytes - c.valid);
     }
-    t->copies = kept;
+    t->copies -= landed;
+    memmove(t->copy, t->copy + landed, t->copies * sizeof *t->copy);
 }
 
 void copy_wait(unsigned groups_left) {
-    Thread *me = current;
-    const unsigned first_kept = me->groups > groups_left ? me->groups - groups_left : 0;
-    copies_land(
-        me,
-        [](const Copy &c, const void *limit) {
-            return c.group < *static_cast<const unsigned *>(limit);
-        },
-        &first_kept);
+    const Thread *me = current;
+    uint64_t before = me->copy_serial;
+    for (unsigned i = me->copies; i-- > 0 && me->copy[i].group + groups_left >= me->groups;)
+        before = me->copy[i].serial;
+    copies_land(current, before);
 }
 
 } // namespace tw::emu
