@@ -4,21 +4,7 @@
 #   device_check.sh path/to/bench/device_check.sh
 set -u
 check=$1
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-bad=0
-expect() { # expect WHAT CONDITION...
-    what=$1
-    shift
-    "$@" || {
-        echo "device check, $case: $what"
-        cat "$out.log"
-        bad=1
-    }
-}
-executable() { # executable PATH: the text comes from standard input
-    cat >"$1" && chmod +x "$1"
-}
+. "$(dirname "$0")/expect.sh"
 
 # The programs on PATH. What a case wants of them stands in the environment.
 mkdir "$work/bin"
@@ -75,8 +61,9 @@ run() { # run CASE [VARIABLE=value ...]: status, and the results in $out
     case=$1
     shift
     out=$work/$case
+    log=$out.log
     : >"$work/calls"
-    env CALLS="$work/calls" PATH="$work/bin:$PATH" "$@" sh "$check" "$out" >"$out.log" 2>&1
+    env CALLS="$work/calls" PATH="$work/bin:$PATH" "$@" sh "$check" "$out" >"$log" 2>&1
     status=$?
 }
 
@@ -109,7 +96,7 @@ expect "GoogleTest's sources" grep -q TW_GTEST_SOURCE=/gtest "$out/build-kernels
 run test-fails TEST_FAILS=noise
 expect "status 1" test "$status" = 1
 expect "only the others as passed" grep -q '"passed":\["wrappers", "group_norm"\]' "$out/verified.json"
-expect "which one" grep -q "noise FAILED" "$out.log"
+expect "which one" grep -q "noise FAILED" "$log"
 expect "the benchmark all the same" grep -q kernel_bench "$work/calls"
 
 run blocks-fail TEST_FAILS=wrappers
@@ -118,7 +105,7 @@ expect "the others are still tried" grep -q '"passed":\["group_norm", "noise"\]'
 
 run sanitizer-cannot SANITIZER_STATUS=9
 expect "status 0: it is reported only" test "$status" = 0
-expect "its exit status" grep -q "exit status 9" "$out.log"
+expect "its exit status" grep -q "exit status 9" "$log"
 
 run bench-fails BENCH_STATUS=1
 expect "status 1" test "$status" = 1
@@ -127,7 +114,7 @@ expect "the tests as passed" grep -q '"wrappers"' "$out/verified.json"
 run build-fails
 run build-fails BUILD_FAILS=bench
 expect "status 1" test "$status" = 1
-expect "what failed" grep -q "build of bench failed" "$out.log"
+expect "what failed" grep -q "build of bench failed" "$log"
 expect "no verification" test ! -e "$out/verified.json"
 
 run no-gpu NO_GPU=1
@@ -135,7 +122,7 @@ expect "status 1" test "$status" = 1
 expect "nothing as passed" grep -q '"passed":\[\]' "$out/verified.json"
 expect "portable code" grep -q CMAKE_CUDA_ARCHITECTURES=80-virtual "$out/build-kernels.txt"
 
-case=usage out=$work/usage
-sh "$check" >"$out.log" 2>&1
+case=usage out=$work/usage log=$work/usage.log
+sh "$check" >"$log" 2>&1
 expect "status 2 without a folder" test $? = 2
 exit $bad

@@ -4,15 +4,9 @@
 #   profile.sh path/to/bench/profile.sh
 set -u
 script=$1
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-bad=0
-expect() { # expect WHAT CONDITION...
-    what=$1
-    shift
-    "$@" || { echo "profile: $what"; cat "$work/said"; bad=1; }
-}
-cat >"$work/ncu" <<'EOF'
+. "$(dirname "$0")/expect.sh"
+
+executable "$work/ncu" <<'EOF'
 #!/bin/sh
 echo "ncu $*" >>"$CALLS"
 case " $* " in
@@ -25,26 +19,45 @@ while [ $# -gt 0 ]; do
 done
 exit 0
 EOF
-printf '#!/bin/sh\n' >"$work/kernel_bench"
-chmod +x "$work/ncu" "$work/kernel_bench"
+executable "$work/kernel_bench" <<'EOF'
+#!/bin/sh
+EOF
 export CALLS="$work/calls" NCU="$work/ncu"
-run() {
-    sh "$script" "$@" >"$work/said" 2>&1
+
+log=$work/said
+run() { # run CASE [VARIABLE=value ...] -- ARGUMENT...
+    case=$1
+    shift
+    settings=
+    while [ "$1" != -- ]; do settings="$settings $1" && shift; done
+    shift
+    # shellcheck disable=SC2086
+    env $settings sh "$script" "$@" >"$log" 2>&1
+    status=$?
 }
-run "$work/kernel_bench" "conv 3x3" conv_kernel "$work/deep/out"
-expect "a whole run succeeds" test $? -eq 0
-expect "the text is there" grep -q "Speed Of Light" "$work/deep/out.txt"
-expect "one launch of the kernel" grep -q -- "--kernel-name regex:conv_kernel --launch-count 1" "$CALLS"
+
+run whole -- "$work/kernel_bench" "conv 3x3" conv_kernel "$work/deep/out"
+expect "status 0" test "$status" = 0
+expect "the text" grep -q "Speed Of Light" "$work/deep/out.txt"
+expect "one launch of the kernel" \
+    grep -q -- "--kernel-name regex:conv_kernel --launch-count 1" "$CALLS"
 expect "the row" grep -q -- "--filter conv 3x3" "$CALLS"
-NO_COUNTERS=1 run "$work/kernel_bench" "conv 3x3" conv_kernel "$work/none"
-expect "no permission fails" test $? -eq 1
-expect "and is named" grep -q "ERR_NVGPUCTRPERM" "$work/said"
-NO_KERNEL=1 run "$work/kernel_bench" "conv 3x3" other_kernel "$work/other"
-expect "a kernel that the row does not run fails" grep -q 'no counters of other_kernel in "conv 3x3"' "$work/said"
-run "$work/kernel_bench" "conv 3x3"
-expect "missing arguments are a usage error" test $? -eq 2
-run "$work/nothing" a b "$work/c"
-expect "a missing program is named" grep -q "nothing: no program" "$work/said"
-NCU=/nonexistent/ncu run "$work/kernel_bench" a b "$work/c"
-expect "a missing ncu is named" grep -q "/nonexistent/ncu is not here" "$work/said"
+
+run forbidden NO_COUNTERS=1 -- "$work/kernel_bench" "conv 3x3" conv_kernel "$work/none"
+expect "status 1" test "$status" = 1
+expect "the reason" grep -q ERR_NVGPUCTRPERM "$log"
+
+run other-kernel NO_KERNEL=1 -- "$work/kernel_bench" "conv 3x3" other_kernel "$work/other"
+expect "status 1" test "$status" = 1
+expect "the kernel and the row" grep -q 'no counters of other_kernel in "conv 3x3"' "$log"
+
+run too-few -- "$work/kernel_bench" "conv 3x3"
+expect "status 2" test "$status" = 2
+
+run no-program -- "$work/nothing" a b "$work/c"
+expect "its name" grep -q "nothing: no program" "$log"
+
+run no-ncu NCU=/nonexistent/ncu -- "$work/kernel_bench" a b "$work/c"
+expect "its name" grep -q "/nonexistent/ncu is not here" "$log"
+
 exit $bad
