@@ -18,7 +18,7 @@ LOG = RESULTS / "verified.jsonl"
 
 # family of the tests -> its kernels; each test runs fp32, bf16 and fp16.
 KERNELS = {
-    "wrappers": ["building blocks (shuffles, votes, copies, clusters, conversions)"],
+    "wrappers": ["building blocks (shuffles, votes, copies, barriers, clusters, conversions)"],
     "mma": ["matrix building blocks (ldmatrix, mma, small copies, swizzle)"],
     "noise": ["noise fill", "step counter"],
     "sampler": ["fused DDIM update", "dynamic threshold"],
