@@ -29,6 +29,7 @@ KERNELS = {
               "time embedding", "weighted MSE", "bias and vector gradients"],
     "conv": ["convolution forward (fp32 also as tf32)"],
     "gemm": ["batched matrix products (fp32 also as tf32)"],
+    "block": ["a residual block of launchers, forward"],
     "optimizer": ["multi-tensor AdamW"],
 }
 FORMATS = ["fp32", "bf16", "fp16"]

@@ -10,5 +10,6 @@ set(TW_KERNEL_TEST_FAMILIES
     optimizer
     conv
     gemm
+    block
     large
 )
