@@ -4,11 +4,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/checked.h"
 #include "core/options.h"
 #include "graph/builder.h"
+#include "graph/times.h"
 
 tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_plan **out) {
     tw_plan_options o = TW_PLAN_OPTIONS_INIT;
@@ -283,13 +283,6 @@ tw_status tw_plan_read(tw_plan *plan, tw_value x, void *host, size_t bytes) {
     return plan->backend->download(plan->backend, host, address, bytes);
 }
 
-/* Time that the calling thread spent on a processor: other programs do not count. */
-static double thread_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 tw_status tw_plan_run(tw_plan *plan) {
     if (!plan || !plan->compiled)
         return tw_fail(plan ? plan->ctx : NULL, TW_ERROR_ARGUMENT,
@@ -300,10 +293,10 @@ tw_status tw_plan_run(tw_plan *plan) {
     b->parameters_changed = plan->stale || !plan->holds;
     for (int i = 0; i < plan->n_steps && s == TW_OK; i++) {
         tw_step *step = &plan->steps[i];
-        const double start = plan->seconds ? thread_seconds() : 0;
+        const double start = plan->seconds ? tw_times_clock(plan->ctx) : 0;
         s = step->kernel.run(&step->kernel, b, step->addresses,
                              step->kernel.workspace ? (char *)plan->arena + step->workspace : NULL);
-        if (plan->seconds) plan->seconds[i] += thread_seconds() - start;
+        if (plan->seconds) plan->seconds[i] += tw_times_clock(plan->ctx) - start;
         if (!plan->ctx->poison) continue;
         for (int v = 0; v < plan->n_values && s == TW_OK; v++) {
             const tw_value_info *info = &plan->values[v];

@@ -468,4 +468,48 @@ TEST_F(PlanTest, TimesByOperation) {
     tw_plan_free(p);
 }
 
+// Every call counts once, in the class of its arithmetic, and the classes' sums are the plan's.
+TEST_F(PlanTest, CostsByClass) {
+    tw_plan *p = make(TW_F32);
+    tw_value x = input(p, "x", {2, 4, 4, 4}, TW_F32), w = parameter(p, "w", {8, 3, 3, 4});
+    tw_value gamma = parameter(p, "gamma", {8}), beta = parameter(p, "beta", {8});
+    tw_value y = tw_plan_conv2d(p, x, w, TW_NONE, {1, 1, 1, 1, 1});
+    y = tw_plan_group_norm(p, y, gamma, beta, TW_NONE, {2, 1e-5, 1});
+    y = tw_plan_reshape(p, y, 3, Shape{2, 16, 8}.data());
+    y = tw_plan_attention(p, y, y, y, TW_NONE, 1, 0);
+    y = tw_plan_linear(p, y, parameter(p, "v", {4, 8}), TW_NONE);
+    tw_plan_keep(p, tw_plan_activation(p, y, TW_RELU));
+    tw_class_cost costs[TW_CLASS_COUNT];
+    EXPECT_EQ(tw_plan_get_classes(p, costs), TW_ERROR_ARGUMENT);
+    ASSERT_EQ(tw_plan_compile(p), TW_OK) << error();
+    ASSERT_EQ(tw_plan_get_classes(p, costs), TW_OK);
+    EXPECT_EQ(costs[TW_CLASS_CONVOLUTION].seconds, 0);
+    ASSERT_EQ(tw_plan_start_times(p), TW_OK);
+    const double before = tw_times_clock(ctx);
+    for (int i = 0; i < 3; i++) ASSERT_EQ(tw_plan_run(p), TW_OK);
+    const double whole = tw_times_clock(ctx) - before;
+    ASSERT_EQ(tw_plan_get_classes(p, costs), TW_OK);
+    tw_plan_stats stats = {};
+    stats.size = sizeof stats;
+    ASSERT_EQ(tw_plan_get_stats(p, &stats), TW_OK);
+    int calls = 0;
+    double flops = 0, seconds = 0;
+    for (const tw_class_cost &c : costs) {
+        calls += c.calls;
+        flops += c.flops;
+        seconds += c.seconds;
+    }
+    EXPECT_EQ(calls, stats.launches);
+    EXPECT_DOUBLE_EQ(flops, stats.flops);
+    EXPECT_GT(seconds, 0);
+    EXPECT_LE(seconds, whole);
+    EXPECT_EQ(costs[TW_CLASS_CONVOLUTION].flops, 2.0 * 2 * 16 * 8 * 36);
+    EXPECT_EQ(costs[TW_CLASS_LINEAR].flops, 2.0 * 2 * 16 * 4 * 8);
+    EXPECT_EQ(costs[TW_CLASS_ATTENTION].flops, 2.0 * 2 * (2 * 16 * 8) * 16);
+    for (int c : {TW_CLASS_CONVOLUTION, TW_CLASS_LINEAR, TW_CLASS_ATTENTION, TW_CLASS_NORM})
+        EXPECT_GE(costs[c].calls, 1) << tw_op_class_name(tw_op_class(c));
+    EXPECT_EQ(costs[TW_CLASS_OPTIMIZER].calls, 0);
+    tw_plan_free(p);
+}
+
 } // namespace
