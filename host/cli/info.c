@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/head.h"
+#include "cli/machine.h"
 
 static const cli_option options[] = {
     CLI_GROUP("Options"),
@@ -16,16 +17,6 @@ static const cli_option options[] = {
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
-
-static const char *build_type(void) {
-#if defined(__SANITIZE_ADDRESS__)
-    return "with sanitizers";
-#elif defined(NDEBUG)
-    return "optimised";
-#else
-    return "with assertions";
-#endif
-}
 
 static bool has_provider(const tw_context *ctx, const char *name) {
     for (int i = 0; tw_context_provider(ctx, i); i++)
@@ -46,20 +37,17 @@ static int build_info(const cli_args *args, const tw_context *ctx) {
     const bool onednn = has_provider(ctx, "cpu-onednn");
     const bool cuda = tw_context_device(ctx) == TW_DEVICE_CUDA;
     if (cli_flag(args, "json")) {
-        json_t *providers = json_array();
-        for (int i = 0; tw_context_provider(ctx, i); i++)
-            json_array_append_new(providers, json_string(tw_context_provider(ctx, i)));
         return print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
                                     tw_version(), "device", tw_context_device_name(ctx), "threads",
-                                    tw_context_threads(ctx), "providers", providers, "build",
-                                    "compiler", __VERSION__, "type", build_type(), "onednn", onednn,
-                                    "cuda", cuda));
+                                    tw_context_threads(ctx), "providers", cli_providers_json(ctx),
+                                    "build", "compiler", __VERSION__, "type", cli_build_type(),
+                                    "onednn", onednn, "cuda", cuda));
     }
     printf("tweedie %s\n", tw_version());
     printf("  %-10s %s\n", "device", tw_context_device_name(ctx));
     printf("  %-10s %d\n", "threads", tw_context_threads(ctx));
     printf("  %-10s %s\n", "providers", cli_providers(ctx).text);
-    printf("  %-10s %s, compiler %s, oneDNN %s, CUDA %s\n", "build", build_type(), __VERSION__,
+    printf("  %-10s %s, compiler %s, oneDNN %s, CUDA %s\n", "build", cli_build_type(), __VERSION__,
            onednn ? "yes" : "no", cuda ? "yes" : "no");
     return CLI_OK;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "commit.h"
@@ -11,6 +12,45 @@
 
 const char *cli_commit(void) {
     return TW_COMMIT;
+}
+
+const char *cli_build_type(void) {
+#if defined(__SANITIZE_ADDRESS__)
+    return "with sanitizers";
+#elif defined(NDEBUG)
+    return "optimised";
+#else
+    return "with assertions";
+#endif
+}
+
+json_t *cli_text_json(const char *text) {
+    json_t *value = json_string(text);
+    return value ? value : json_string("(not UTF-8)");
+}
+
+json_t *cli_providers_json(const tw_context *ctx) {
+    json_t *providers = json_array();
+    for (int i = 0; tw_context_provider(ctx, i); i++)
+        json_array_append_new(providers, json_string(tw_context_provider(ctx, i)));
+    return providers;
+}
+
+json_t *cli_call_json(const cli_args *args) {
+    char when[32] = "", *folder = getcwd(NULL, 0);
+    const time_t now = time(NULL);
+    struct tm utc;
+    if (gmtime_r(&now, &utc)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    json_t *words = json_array();
+    json_array_append_new(words, json_string("tweedie"));
+    json_array_append_new(words, json_string(args->command->name));
+    for (int i = 0; i < args->word_count; i++)
+        json_array_append_new(words, cli_text_json(args->words[i]));
+    json_t *call = json_pack("{s:s, s:o, s:o, s:s, s:s, s:o}", "time", when, "command", words,
+                             "folder", cli_text_json(folder ? folder : ""), "tweedie", tw_version(),
+                             "commit", cli_commit(), "host", cli_host_json());
+    free(folder);
+    return call;
 }
 
 /* What follows `key` and its colon in a file of such lines, into out[size]; "" if there is none. */
@@ -58,10 +98,8 @@ json_t *cli_host_json(void) {
     const int failed = uname(&names);
     value_in("/proc/cpuinfo", "model name", cpu, sizeof cpu);
     cli_memory(&total, &available);
-    /* A name that is no UTF-8 would spoil the document. */
-    json_t *name = json_string(failed ? "" : names.nodename);
-    json_t *model = json_string(cpu[0] ? cpu : names.machine);
-    return json_pack("{s:o, s:o, s:i, s:I}", "name", name ? name : json_string(""), "cpu",
-                     model ? model : json_string(""), "processors", tw_threads_available(),
-                     "memory", (json_int_t)total);
+    json_t *name = cli_text_json(failed ? "" : names.nodename);
+    json_t *model = cli_text_json(cpu[0] ? cpu : names.machine);
+    return json_pack("{s:o, s:o, s:i, s:I}", "name", name, "cpu", model, "processors",
+                     tw_threads_available(), "memory", (json_int_t)total);
 }

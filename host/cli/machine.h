@@ -5,8 +5,24 @@
 #include <jansson.h>
 #include <stddef.h>
 
+#include <tweedie/context.h>
+
+#include "cli/options.h"
+
 /* The commit of the source, "-dirty" behind it if the source was changed; "unknown". */
 const char *cli_commit(void);
+
+/* "optimised", "with assertions" or "with sanitizers". */
+const char *cli_build_type(void);
+
+/* A text, or what says that its bytes are no UTF-8. */
+json_t *cli_text_json(const char *text);
+
+/* The names, in order of preference. */
+json_t *cli_providers_json(const tw_context *ctx);
+
+/* This call of the command: {"time", "command", "folder", "tweedie", "commit", "host"}. */
+json_t *cli_call_json(const cli_args *args);
 
 /* {"name", "cpu", "processors", "memory"}; null without memory. */
 json_t *cli_host_json(void);

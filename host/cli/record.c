@@ -2,8 +2,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "cli/fingerprint.h"
 #include "cli/machine.h"
@@ -11,12 +9,6 @@
 #include "cli/run.h"
 #include "core/context.h"
 #include "io/file.h"
-
-/* Null where the bytes are no UTF-8 either way. */
-static json_t *text_json(const char *text) {
-    json_t *value = json_string(text);
-    return value ? value : json_string("(not UTF-8)");
-}
 
 static json_t *option_json(const cli_option *o, const char *text, const tw_context *ctx) {
     int64_t whole;
@@ -29,11 +21,11 @@ static json_t *option_json(const cli_option *o, const char *text, const tw_conte
     /* The run may be resumed from another folder. */
     if (strcmp(o->name, "data") == 0 || strcmp(o->name, "labels") == 0) {
         char *absolute = cli_source_is_made(text) ? NULL : realpath(text, NULL);
-        json_t *value = text_json(absolute ? absolute : text);
+        json_t *value = cli_text_json(absolute ? absolute : text);
         free(absolute);
         return value;
     }
-    return text_json(text);
+    return cli_text_json(text);
 }
 
 static json_t *options_json(const cli_args *args, const tw_context *ctx) {
@@ -44,13 +36,6 @@ static json_t *options_json(const cli_args *args, const tw_context *ctx) {
             json_object_set_new(options, o->name, option_json(o, args->values[i], ctx));
     }
     return options;
-}
-
-static json_t *providers_json(const tw_context *ctx) {
-    json_t *providers = json_array();
-    for (int i = 0; tw_context_provider(ctx, i); i++)
-        json_array_append_new(providers, json_string(tw_context_provider(ctx, i)));
-    return providers;
 }
 
 /* Of the data and of the labels, where they are files. */
@@ -64,23 +49,13 @@ static json_t *data_json(const cli_args *args) {
     return data;
 }
 
-/* This command: when, where, how, and from which step on. */
+/* This command, and from which step on. */
 static json_t *call_json(const cli_run *run, const cli_args *args, int64_t step) {
-    char when[32] = "", *folder = getcwd(NULL, 0);
-    const time_t now = time(NULL);
-    struct tm utc;
-    if (gmtime_r(&now, &utc)) strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    json_t *words = json_array();
-    json_array_append_new(words, json_string("tweedie"));
-    json_array_append_new(words, json_string(args->command->name));
-    for (int i = 0; i < args->word_count; i++)
-        json_array_append_new(words, text_json(args->words[i]));
     json_t *call =
-        json_pack("{s:s, s:s, s:I, s:o, s:o, s:s, s:s, s:o}", "what",
-                  run->resume ? "resume" : "start", "time", when, "step", (json_int_t)step,
-                  "command", words, "folder", text_json(folder ? folder : ""), "tweedie",
-                  tw_version(), "commit", cli_commit(), "host", cli_host_json());
-    free(folder);
+        json_pack("{s:s, s:I}", "what", run->resume ? "resume" : "start", "step", (json_int_t)step);
+    json_t *rest = cli_call_json(args);
+    json_object_update(call, rest);
+    json_decref(rest);
     return call;
 }
 
@@ -97,7 +72,7 @@ tw_status cli_run_write(tw_context *ctx, const cli_run *run, const cli_args *arg
     json_t *document = json_pack(
         "{s:s, s:s, s:s, s:s?, s:s, s:o, s:o, s:o*, s:o, s:o, s:o}", "tweedie", tw_version(),
         "commit", cli_commit(), "id", run->id, "preset", run->preset, "device",
-        tw_context_device_name(ctx), "providers", providers_json(ctx), "model",
+        tw_context_device_name(ctx), "providers", cli_providers_json(ctx), "model",
         json_loads(run->model, 0, NULL), "scheduler",
         run->scheduler ? json_loads(run->scheduler, 0, NULL) : NULL, "options",
         options_json(args, ctx), "data", data_json(args), "history", history_json(run, args, step));
