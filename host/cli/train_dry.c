@@ -6,6 +6,7 @@
 
 #include "cli/machine.h"
 #include "cli/progress.h"
+#include "cli/quantile.h"
 #include "cli/signals.h"
 #include "cli/train.h"
 
@@ -17,11 +18,6 @@ typedef struct timing {
     int steps;      /* that were timed; 0: none was left to do */
     double seconds; /* of a step, the median */
 } timing;
-
-static int compare_times(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* The trainer is thrown away afterwards, so its steps change nothing. */
 static int time_steps(cli_session *s, timing *out) {
@@ -44,8 +40,7 @@ static int time_steps(cli_session *s, timing *out) {
         times[out->steps++] = took;
         sum += took;
     }
-    qsort(times, (size_t)out->steps, sizeof *times, compare_times);
-    if (out->steps) out->seconds = times[out->steps / 2];
+    out->seconds = cli_quantile(times, out->steps, 0.5);
     return CLI_OK;
 }
 
