@@ -27,6 +27,7 @@ int cli_unknown_command(const char *word);
 extern const cli_command cli_info_command;
 extern const cli_command cli_train_command;
 extern const cli_command cli_sample_command;
+extern const cli_command cli_bench_command;
 extern const cli_command cli_diffuse_command;
 extern const cli_command cli_plot_command;
 extern const cli_command cli_schedule_command;

@@ -15,9 +15,11 @@
 #include "cli/signals.h"
 
 static const cli_command *const commands[] = {
-    &cli_info_command,       &cli_train_command, &cli_sample_command,
-    &cli_diffuse_command,    &cli_plot_command,  &cli_schedule_command,
-    &cli_completion_command, &cli_help_command,  NULL,
+    &cli_info_command,   &cli_train_command,
+    &cli_sample_command, &cli_diffuse_command,
+    &cli_plot_command,   &cli_schedule_command,
+    &cli_bench_command,  &cli_completion_command,
+    &cli_help_command,   NULL,
 };
 
 const cli_command *cli_command_at(int index) {

@@ -56,6 +56,12 @@ void cli_progress_end_line(void) {
     fflush(stdout);
 }
 
+void cli_progress_clear(void) {
+    if (!progress.open) return;
+    progress.open = false;
+    fputs("\r\033[K", stdout);
+}
+
 const char *cli_separator(void) {
     return progress.utf8 ? " \u00b7 " : " | ";
 }

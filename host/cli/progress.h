@@ -18,6 +18,8 @@ bool cli_progress_live(void);
 void cli_progress_show(const char *format, ...) TW_PRINTF(1, 2);
 /* Ends the live line, if there is one, so that other text can follow; the line stays. */
 void cli_progress_end_line(void);
+/* Takes it away. */
+void cli_progress_clear(void);
 
 /* Between the parts of a line: " · ", or " | " where the locale lacks it. */
 const char *cli_separator(void);

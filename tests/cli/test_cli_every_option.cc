@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "cli/uses/bench.h"
 #include "cli/uses/diffuse.h"
 #include "cli/uses/help.h"
 #include "cli/uses/info.h"
@@ -18,6 +19,7 @@ template <class T> static std::vector<T> together(const std::vector<std::vector<
 }
 
 static const std::vector<Use> kUses = together<Use>({
+    bench_uses,
     diffuse_uses,
     help_uses,
     info_uses,
@@ -28,6 +30,7 @@ static const std::vector<Use> kUses = together<Use>({
 });
 
 static const std::vector<Misuse> kMisuses = together<Misuse>({
+    bench_misuses,
     diffuse_misuses,
     help_misuses,
     info_misuses,
