@@ -5,9 +5,9 @@
  *
  * Reads from standard input how often to run (one number a line), so that another program can take
  * turns with it, and answers each line with one of JSON: seconds by the clock and of processor time
- * for each optimizer step or DDIM step. With --times N it then prints the N slowest kinds of
- * operations to standard error. With --dump DIR it leaves what a comparison needs there: a
- * training step's batch as x0.npy and labels.npy, or the samples as x.npy. */
+ * for each optimizer step or DDIM step. With --dump DIR it leaves what a comparison needs there: a
+ * training step's batch as x0.npy and labels.npy, or the samples as x.npy. `tweedie bench` measures
+ * on its own. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,15 +17,13 @@
 #include <tweedie/tweedie.h>
 
 #include "core/context.h"
-#include "diffusion/sampler.h"
-#include "graph/times.h"
 #include "io/npy.h"
 #include "train/internal.h"
 
 typedef struct bench {
     bool training;
     const char *model_path, *data, *dump;
-    int64_t batch, threads, steps, times;
+    int64_t batch, threads, steps;
     tw_context *ctx;
     tw_model *model;
     tw_model_info info;
@@ -54,17 +52,19 @@ static int usage(const char *why) {
     fprintf(stderr,
             "cpu_bench: %s\n"
             "usage: cpu_bench train|sample --model DIR [--data SOURCE] [--batch N] [--threads N]\n"
-            "                 [--steps N] [--times N] [--dump DIR]\n",
+            "                 [--steps N] [--dump DIR]\n",
             why);
     return 2;
 }
 
 static const char *parse(int argc, char **argv, bench *b) {
-    static const struct option known[] = {
-        {"model", required_argument, NULL, 'm'}, {"data", required_argument, NULL, 'd'},
-        {"batch", required_argument, NULL, 'b'}, {"threads", required_argument, NULL, 't'},
-        {"steps", required_argument, NULL, 's'}, {"times", required_argument, NULL, 'n'},
-        {"dump", required_argument, NULL, 'o'},  {NULL, 0, NULL, 0}};
+    static const struct option known[] = {{"model", required_argument, NULL, 'm'},
+                                          {"data", required_argument, NULL, 'd'},
+                                          {"batch", required_argument, NULL, 'b'},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"steps", required_argument, NULL, 's'},
+                                          {"dump", required_argument, NULL, 'o'},
+                                          {NULL, 0, NULL, 0}};
     *b = (bench){.batch = 64, .threads = 1, .steps = 4};
     if (argc < 2 || (strcmp(argv[1], "train") != 0 && strcmp(argv[1], "sample") != 0))
         return "expected train or sample";
@@ -88,9 +88,6 @@ static const char *parse(int argc, char **argv, bench *b) {
             break;
         case 's':
             b->steps = atoll(optarg);
-            break;
-        case 'n':
-            b->times = atoll(optarg);
             break;
         default:
             return "unknown option";
@@ -179,16 +176,6 @@ static tw_status dump(bench *b) {
     return s;
 }
 
-static tw_status show_times(bench *b) {
-    tw_plan *plans[2] = {b->training ? b->trainer->micro.plan : b->sampler->chunks[0]->step,
-                         b->training ? b->trainer->update : NULL};
-    for (int i = 0; i < 2 && plans[i]; i++) TW_TRY(tw_plan_start_times(plans[i]));
-    for (int i = 0; i < 3; i++) TW_TRY(run_once(b));
-    for (int i = 0; i < 2 && plans[i]; i++)
-        TW_TRY(tw_plan_write_times(plans[i], (int)b->times, stderr));
-    return TW_OK;
-}
-
 static tw_status serve(bench *b) {
     char line[64];
     bool dumped = !b->dump;
@@ -197,7 +184,7 @@ static tw_status serve(bench *b) {
         if (!dumped) TW_TRY(dump(b));
         dumped = true;
     }
-    return b->times > 0 ? show_times(b) : TW_OK;
+    return TW_OK;
 }
 
 int main(int argc, char **argv) {
