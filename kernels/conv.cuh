@@ -15,7 +15,7 @@ struct ConvInput {
     int channels1, channels; // of x, and of both
     int out_h, out_w, rows;  // rows = batch * out_h * out_w
     int out_channels, kernel_h, kernel_w, stride, pad_top, pad_left;
-    int k;                    // kernel_h * kernel_w * channels
+    int k, k_row; // kernel_h * kernel_w * channels; elements from one row of B to the next
     int tiles, tiles_a_split; // along K
 };
 
@@ -113,7 +113,8 @@ template <typename TILE, bool WIDE> class ImageRows {
     int image_[passes], top_[passes], left_[passes];
 };
 
-// Rows of B: [out_channels][k] as they lie in memory.
+// Rows of B: [out_channels][k_row] as they lie in memory. WIDE: they start at multiples of 16
+// bytes.
 template <typename TILE, bool WIDE> class WeightRows {
     using T = typename TILE::Storage;
     static constexpr int passes = ceil_div(TILE::bn, tile_pass);
@@ -125,19 +126,21 @@ template <typename TILE, bool WIDE> class WeightRows {
 
     TW_DEVICE void fetch(unsigned char *tile) {
         const T *const weight = static_cast<const T *>(in_.weight);
+        const int left = in_.k - k_; // elements of the row
 #pragma unroll
         for (int i = 0; i < passes; i++) {
             if (TILE::bn % tile_pass && slot_.row + i * tile_pass >= TILE::bn) break;
             const int column = column_ + i * tile_pass;
-            const T *const from = weight + (int64_t)column * in_.k + k_;
+            const T *const from = weight + (int64_t)column * in_.k_row + k_;
             if constexpr (WIDE) {
-                const bool there = column < in_.out_channels && k_ < in_.k;
-                copy_async_16(tile + slot_.offset(i), there ? from : weight, there ? 16 : 0);
+                const int there = column < in_.out_channels ? smaller(left, per_16<T>) : 0;
+                copy_async_16(tile + slot_.offset(i), there > 0 ? from : weight,
+                              there > 0 ? there * (int)sizeof(T) : 0);
             } else {
                 Chunk<T> chunk;
 #pragma unroll
                 for (int e = 0; e < per_16<T>; e++)
-                    if (column < in_.out_channels && k_ + e < in_.k) chunk.set(e, from + e);
+                    if (column < in_.out_channels && e < left) chunk.set(e, from + e);
                 *reinterpret_cast<Bytes16 *>(tile + slot_.offset(i)) = chunk.bytes;
             }
         }

@@ -24,7 +24,7 @@ struct Epilogue {
     int groups, group_columns, rows_per_partial, n_partials;
 };
 
-template <bool WIDE, typename T, int BN, int LD>
+template <bool WIDE, typename T>
 TW_DEVICE void finish_vector(const Epilogue &e, float *d, int row, int column, int count) {
     constexpr int V = per_16<T>;
     const int64_t at = (int64_t)row * e.columns + column;
@@ -90,38 +90,59 @@ TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int row0, int
     }
 }
 
-// d is [BM][LD] in shared memory, its first element that of (row0, column0).
-template <typename T, int BM, int BN, int LD>
-TW_DEVICE void finish_tile(const Epilogue &e, float *d, int row0, int column0) {
+// Which row of the result a row of a tile is: the one below its neighbour, as here, or another.
+struct RowsBelow {
+    int row0, rows;
+    TW_DEVICE int operator()(int row) const { return row0 + row < rows ? row0 + row : -1; }
+};
+
+// d is [BM][LD] in shared memory, its first element that of (row0, column0). An epilogue E is
+// anything that finish_vector and finish_statistics take.
+template <typename T, int BM, int BN, int LD, typename E, typename ROWS>
+TW_DEVICE void finish_rows(const E &e, float *d, int column0, const ROWS &rows) {
     constexpr int V = per_16<T>, across = BN / V;
     for (int i = (int)threadIdx.x; i < BM * across; i += (int)blockDim.x) {
-        const int row = i / across, column = i % across * V;
-        const int count = smaller(V, e.columns - column0 - column);
-        if (row0 + row >= e.rows || count <= 0) continue;
-        float *const from = d + row * LD + column;
+        const int row = rows(i / across), column = column0 + i % across * V;
+        const int count = smaller(V, e.columns - column);
+        if (row < 0 || count <= 0) continue;
+        float *const from = d + i / across * LD + i % across * V;
         if (e.wide)
-            finish_vector<true, T, BN, LD>(e, from, row0 + row, column0 + column, count);
+            finish_vector<true, T>(e, from, row, column, count);
         else
-            finish_vector<false, T, BN, LD>(e, from, row0 + row, column0 + column, count);
+            finish_vector<false, T>(e, from, row, column, count);
     }
+}
+
+template <int BM, int BN, int LD>
+TW_DEVICE void finish_statistics(const Epilogue &e, const float *d, int row0, int column0) {
     if (!e.partial) return;
     sync_block();
     leave_statistics<BM, BN, LD>(e, d, row0, column0);
 }
 
+template <typename T, int BM, int BN, int LD, typename E>
+TW_DEVICE void finish_tile(const E &e, float *d, int row0, int column0) {
+    finish_rows<T, BM, BN, LD>(e, d, column0, RowsBelow{row0, e.rows});
+    finish_statistics<BM, BN, LD>(e, d, row0, column0);
+}
+
 // The tile as part of slice `split`.
-template <int BM, int BN, int LD>
-TW_DEVICE void leave_slice(const Epilogue &e, const float *d, int row0, int column0, int split) {
+template <int BM, int BN, int LD, typename E, typename ROWS>
+TW_DEVICE void leave_rows(const E &e, const float *d, int column0, int split, const ROWS &rows) {
     for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
-        const int row = row0 + i / BN, column = column0 + i % BN;
-        if (row >= e.rows || column >= e.columns) continue;
+        const int row = rows(i / BN), column = column0 + i % BN;
+        if (row < 0 || column >= e.columns) continue;
         e.slices[((int64_t)split * e.rows + row) * e.columns + column] = d[i / BN * LD + i % BN];
     }
 }
+template <int BM, int BN, int LD, typename E>
+TW_DEVICE void leave_slice(const E &e, const float *d, int row0, int column0, int split) {
+    leave_rows<BM, BN, LD>(e, d, column0, split, RowsBelow{row0, e.rows});
+}
 
 // The sum of all slices, first to last, laid down like a tile.
-template <int BM, int BN, int LD>
-TW_DEVICE void gather_slices(const Epilogue &e, float *d, int row0, int column0, int splits) {
+template <int BM, int BN, int LD, typename E>
+TW_DEVICE void gather_slices(const E &e, float *d, int row0, int column0, int splits) {
     const int64_t slice = (int64_t)e.rows * e.columns;
     for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
         const int row = row0 + i / BN, column = column0 + i % BN;

@@ -1,0 +1,178 @@
+// What the convolutions' launchers share: whether the sizes are possible, which tile a call gets
+// and in how many parts its sums are split, and the kernel that adds the parts up.
+#pragma once
+
+#include "conv.cuh"
+#include "device/launch.cuh"
+
+namespace tw {
+
+struct ConvSizes {
+    int64_t out_h, out_w, rows; // rows = batch * out_h * out_w
+    int64_t k;                  // taps * input channels
+};
+
+// False where there is no output.
+inline bool sizes_fit(const twk_conv_args &a, ConvSizes *s) {
+    const int64_t most = 0x7fffffff;
+    const int up = a.upsample ? 2 : 1;
+    if (a.batch < 1 || a.h < 1 || a.w < 1 || a.channels < 1 || a.channels2 < 0 ||
+        a.out_channels < 1 || a.kernel_h < 1 || a.kernel_w < 1 || a.stride < 1 || a.pad_top < 0 ||
+        a.pad_left < 0 || a.pad_bottom < 0 || a.pad_right < 0)
+        return false;
+    if (a.h > most / up || a.w > most / up) return false;
+    s->out_h = a.h * up + a.pad_top + a.pad_bottom - a.kernel_h;
+    s->out_w = a.w * up + a.pad_left + a.pad_right - a.kernel_w;
+    if (s->out_h < 0 || s->out_w < 0) return false;
+    s->out_h = s->out_h / a.stride + 1;
+    s->out_w = s->out_w / a.stride + 1;
+    return true;
+}
+
+// Indices of pixels and of K are 32 bits wide in the kernels, those of elements 64.
+inline bool indices_fit(const twk_conv_args &a, ConvSizes *s) {
+    const int64_t most = 0x3fffffff;
+    int64_t pixels, taps;
+    if (__builtin_mul_overflow(a.h, a.w, &pixels) ||
+        __builtin_mul_overflow(pixels, a.batch, &pixels) ||
+        __builtin_mul_overflow(s->out_h, s->out_w, &s->rows) ||
+        __builtin_mul_overflow(s->rows, a.batch, &s->rows))
+        return false;
+    taps = (int64_t)a.kernel_h * a.kernel_w;
+    if (taps > most || (int64_t)a.channels + a.channels2 > most ||
+        __builtin_mul_overflow(taps, (int64_t)a.channels + a.channels2, &s->k))
+        return false;
+    return pixels <= most && s->rows <= most && s->k <= most && s->out_h <= most &&
+           s->out_w <= most && a.out_channels <= most && a.h * 2 <= most && a.w * 2 <= most &&
+           (s->out_h - 1) * a.stride <= most && (s->out_w - 1) * a.stride <= most &&
+           (int64_t)a.pad_top + a.kernel_h <= most / 2 &&
+           (int64_t)a.pad_left + a.kernel_w <= most / 2;
+}
+
+template <typename MATH> using Tile128x128 = Tile<MATH, 128, 128, 2, 2>; // 64 x 64 a warp
+template <typename MATH> using Tile64x64 = Tile<MATH, 64, 64, 2, 4>;     // 32 x 32 a warp
+template <typename MATH> using Tile128x16 = Tile<MATH, 128, 16, 4, 4>;   // 32 x 16 a warp
+using TilePlain = Tile<float, 128, 64, 4, 3>;
+
+// What is multiplied: `rows` pixels in each of `classes` by `columns` channels, K up to k.
+struct Product {
+    int64_t rows, classes, columns, k;
+    bool wide; // A comes in chunks of 16 bytes
+};
+
+inline int64_t blocks_of(const Product &p, int bm, int bn) {
+    return p.classes * ceil_div<int64_t>(p.rows, bm) * ceil_div<int64_t>(p.columns, bn);
+}
+
+struct TileChoice {
+    twk_tile tile;
+    int bm, bn, splits;
+    int tiles; // along K
+};
+
+// 128 x 128 needs the fewest bytes of shared memory a product; 64 x 64 gives four times the blocks
+// where the image is small, and is the only one that gathers unaligned channels; 128 x 16 wastes
+// least on few channels.
+inline twk_tile choose_tile(const twk_conv_args &a, const Product &p) {
+    if (a.tile != TWK_TILE_AUTO) return a.tile;
+    if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
+    if (!p.wide) return TWK_TILE_64X64;
+    if (p.columns <= 16) return TWK_TILE_128X16;
+    // A block on nine processors of ten: less, and four times the blocks of a quarter the size are
+    // done sooner.
+    if (p.columns > 64 && 10 * blocks_of(p, 128, 128) >= 9 * (int64_t)device_limits().processors)
+        return TWK_TILE_128X128;
+    return TWK_TILE_64X64;
+}
+
+// Parts of the sum: two blocks a processor, each with at least eight tiles along K to fill the
+// pipeline for; a part more costs a pass over the output in fp32.
+inline int choose_splits(int tiles, int64_t blocks) {
+    const int64_t wanted = 2 * (int64_t)device_limits().processors / blocks;
+    const int64_t most = smaller<int64_t>(tiles / 8, 16);
+    return (int)larger<int64_t>(1, smaller(wanted, most));
+}
+
+inline TileChoice choose(const twk_conv_args &a, const Product &p) {
+    TileChoice c = {};
+    c.tile = choose_tile(a, p);
+    c.bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
+    c.bn = c.tile == TWK_TILE_128X128 ? 128 : c.tile == TWK_TILE_128X16 ? 16 : 64;
+    c.tiles = (int)ceil_div<int64_t>(p.k, tile_row_bytes / (int)format_bytes(a.format));
+    c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
+                            : choose_splits(c.tiles, blocks_of(p, c.bm, c.bn));
+    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    return c;
+}
+
+// Calls f with the tile's type and whether A is wide.
+template <typename MATH, typename F>
+twk_status with_tensor_tile(twk_tile tile, bool wide, const F &f) {
+    if (!wide) {
+        if (tile == TWK_TILE_64X64) return f(Tile64x64<MATH>{}, std::false_type{});
+        return fail(TWK_UNSUPPORTED, "convolution: this tile needs aligned channels");
+    }
+    switch (tile) {
+    case TWK_TILE_128X128:
+        return f(Tile128x128<MATH>{}, std::true_type{});
+    case TWK_TILE_64X64:
+        return f(Tile64x64<MATH>{}, std::true_type{});
+    case TWK_TILE_128X16:
+        return f(Tile128x16<MATH>{}, std::true_type{});
+    default:
+        return fail(TWK_UNSUPPORTED, "convolution: this tile is for exact fp32");
+    }
+}
+
+template <typename F>
+twk_status with_tile(const twk_conv_args &a, twk_tile tile, bool wide, const F &f) {
+    if (a.format == TWK_BF16) return with_tensor_tile<bf16>(tile, wide, f);
+    if (a.format == TWK_F16) return with_tensor_tile<f16>(tile, wide, f);
+    if (a.tf32) return with_tensor_tile<tf32>(tile, wide, f);
+    if (tile != TWK_TILE_128X64)
+        return fail(TWK_UNSUPPORTED, "convolution: exact fp32 has tiles of 128 x 64 only");
+    return wide ? f(TilePlain{}, std::true_type{}) : f(TilePlain{}, std::false_type{});
+}
+
+// The grid and the block of a kernel that multiplies.
+template <typename TILE>
+twk_status tiled_config(const Product &p, int splits, twk_stream stream, LaunchConfig *config) {
+    if (!grid_for(blocks_of(p, TILE::bm, TILE::bn), 1, &config->grid))
+        return fail(TWK_UNSUPPORTED, "convolution: more tiles than a grid can hold");
+    config->grid.y = (unsigned)splits;
+    config->block = dim3(tile_threads);
+    config->shared = TILE::shared;
+    config->stream = stream;
+    if (config->shared > device_limits().shared)
+        return fail(TWK_UNSUPPORTED, "convolution: the device has too little shared memory");
+    return TWK_OK;
+}
+
+constexpr int gather_size = 64, gather_ld = gather_size + 8;
+
+// Work: a block owns 64 pixels by 64 channels of a split sum and adds the slices, first to last.
+// Limit: L2, which holds the slices.
+template <typename T, typename E>
+__global__ void __launch_bounds__(tile_threads) conv_gather_kernel(const E e, int splits) {
+    TW_SHARED(arena);
+    float *d = arena.take<float>(gather_size * gather_ld);
+    const int across = ceil_div(e.columns, gather_size);
+    const int row0 = (int)blockIdx.x / across * gather_size;
+    const int column0 = (int)blockIdx.x % across * gather_size;
+    gather_slices<gather_size, gather_size, gather_ld>(e, d, row0, column0, splits);
+    finish_tile<T, gather_size, gather_size, gather_ld>(e, d, row0, column0);
+}
+
+template <typename T, typename E>
+twk_status launch_gather(const E &e, int splits, twk_stream stream) {
+    LaunchConfig config;
+    if (!grid_for(ceil_div<int64_t>(e.rows, gather_size) * ceil_div(e.columns, gather_size), 1,
+                  &config.grid))
+        return fail(TWK_UNSUPPORTED, "convolution: more tiles than a grid can hold");
+    config.block = dim3(tile_threads);
+    config.shared = shared_bytes<float>(gather_size * gather_ld);
+    config.stream = stream;
+    return TW_LAUNCH((conv_gather_kernel<T, E>), config, e, splits);
+}
+
+} // namespace tw
