@@ -28,6 +28,7 @@ KERNELS = {
               "pool and nearest up", "layout and format", "uint8 image to tensor", "embedding",
               "time embedding", "weighted MSE", "bias and vector gradients"],
     "conv": ["convolution forward (fp32 also as tf32)"],
+    "conv_gradient": ["convolution input gradient (fp32 also as tf32)"],
     "gemm": ["batched matrix products (fp32 also as tf32)"],
     "block": ["a residual block of launchers, forward"],
     "optimizer": ["multi-tensor AdamW"],

@@ -31,6 +31,10 @@ typedef struct twk_conv_args {
      * twk_conv_partials says; NULL when not wanted. */
     twk_moments *partial;
     int groups;
+    /* backward; the gradients are of scale conv(x), and silu must be 0 there */
+    const void *dy;               /* like y */
+    void *dx, *dx2;               /* like x and x2, overwritten; NULL when not wanted */
+    const void *dx_add, *dx2_add; /* like dx and dx2, may be them: what arrives by other paths */
     /* For tuning and tests; 0: chosen by the shape. */
     twk_tile tile;
     int splits; /* parts of the sum over taps and channels, added up in one order */
@@ -47,6 +51,13 @@ int64_t twk_conv_out_w(const twk_conv_args *args);
 int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
 size_t twk_conv_workspace(const twk_conv_args *args);
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
+
+/* dx = dx_add + scale dy * weight, spread as the taps gathered, and dx2 likewise; x is not read.
+ * With upsample, weights of taps that fall on one pixel are added first, in fp32, and rounded to
+ * the format (as tf32 to its 10 bits): that adds eps_format times the sum of the terms' magnitudes
+ * to the error. The workspace is needed always. */
+size_t twk_conv_input_gradient_workspace(const twk_conv_args *args);
+twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_stream stream);
 
 #ifdef __cplusplus
 }

@@ -13,5 +13,6 @@ set(TW_KERNEL_SOURCES
     sums.cu
     optimizer.cu
     conv_forward.cu
+    conv_input_gradient.cu
     gemm.cu
 )

@@ -9,6 +9,7 @@ set(TW_KERNEL_TEST_FAMILIES
     small
     optimizer
     conv
+    conv_gradient
     gemm
     block
     large
