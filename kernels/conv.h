@@ -15,6 +15,7 @@ typedef struct twk_conv_args {
     int channels;        /* of x */
     int channels2;       /* of x2, which follow x's; 0 without */
     int upsample;        /* x and x2 are read as if every pixel were 2 x 2 pixels */
+    int fold;            /* forward, with upsample: see twk_conv_forward */
     int out_channels, kernel_h, kernel_w, stride;
     int pad_top, pad_left, pad_bottom, pad_right; /* zeros around the (upsampled) image */
     twk_format format;                            /* of every tensor but bias */
@@ -50,12 +51,16 @@ int64_t twk_conv_out_w(const twk_conv_args *args);
  * and on the device's number of processors. */
 int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_per_partial);
 size_t twk_conv_workspace(const twk_conv_args *args);
+/* With fold, the weights of taps that fall on one pixel before it is upsampled are added first, in
+ * fp32, and rounded to the format (for tf32 to its 10 bits): 3 x 3 becomes four convolutions 2 x 2,
+ * one for each pixel that a pixel turns into, with 2.25 times fewer products; eps_format times the
+ * sum of the terms' magnitudes comes on top of the error. A partial's pixels are then of one such
+ * convolution and not neighbours, unless the sum is split; a sample's partials cover it once all
+ * the same. */
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
 
 /* dx = dx_add + scale dy * weight, spread as the taps gathered, and dx2 likewise; x is not read.
- * With upsample, weights of taps that fall on one pixel are added first, in fp32, and rounded to
- * the format (as tf32 to its 10 bits): that adds eps_format times the sum of the terms' magnitudes
- * to the error. The workspace is needed always. */
+ * With upsample, weights are added first as fold does. The workspace is needed always. */
 size_t twk_conv_input_gradient_workspace(const twk_conv_args *args);
 twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_stream stream);
 

@@ -1,5 +1,5 @@
 // Convolution forward: an implicit matrix product over output pixels, output channels and taps.
-#include "conv_tiles.cuh"
+#include "conv_phases.cuh"
 
 namespace tw {
 namespace {
@@ -36,15 +36,50 @@ struct Choice {
     ConvSizes size;
     Product product;
     TileChoice tile;
+    bool folded; // as `phases` says
+    PhasePlan phases;
 };
+
+// An upsampled image in phases. False where the sizes do not fit.
+bool fold(const twk_conv_args &a, Choice *c) {
+    const int per = 16 / (int)format_bytes(a.format), channels = a.channels + a.channels2;
+    const int64_t taps = (int64_t)a.kernel_h * a.kernel_w;
+    PhasePlan &plan = c->phases;
+    plan.phases.y = upsampled_axis((int)c->size.out_h, a.kernel_h, a.pad_top, a.stride);
+    plan.phases.x = upsampled_axis((int)c->size.out_w, a.kernel_w, a.pad_left, a.stride);
+    plan.phases.round = per;
+    plan.laying = {a.weight, a.workspace, a.out_channels, channels, taps * channels, 1, channels};
+    ConvInput &in = plan.in;
+    in = {};
+    in.x = a.x;
+    in.x2 = a.x2;
+    in.weight = a.workspace;
+    in.h = (int)a.h;
+    in.w = (int)a.w;
+    in.channels1 = a.channels;
+    in.channels = channels;
+    in.rows = (int)a.batch;
+    in.out_channels = a.out_channels;
+    in.stride = plan.phases.y.step;
+    plan.product.wide = c->product.wide;
+    if (!complete(a, &plan)) return false;
+    c->product = plan.product;
+    c->tile = plan.tile;
+    return true;
+}
 
 // False where the sizes do not fit.
 bool choose(const twk_conv_args &a, Choice *c) {
     if (!is_format(a.format) || !sizes_fit(a, &c->size) || !indices_fit(a, &c->size)) return false;
     const int per = 16 / (int)format_bytes(a.format);
-    const bool wide = a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) &&
-                      aligned_16(a.x2) && aligned_16(a.weight);
-    c->product = {c->size.rows, 1, a.out_channels, c->size.k, wide};
+    c->folded = a.upsample && a.fold;
+    c->product.wide = a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) &&
+                      aligned_16(a.x2) && (c->folded || aligned_16(a.weight));
+    if (c->folded) return fold(a, c);
+    c->product.rows = c->size.rows;
+    c->product.classes = 1;
+    c->product.columns = a.out_channels;
+    c->product.k = c->size.k;
     c->tile = choose(a, c->product);
     return true;
 }
@@ -59,8 +94,26 @@ int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
     const bool split = c.tile.splits > 1;
     const int bm = split ? gather_size : c.tile.bm, bn = split ? gather_size : c.tile.bn;
     if (bn % (a.out_channels / a.groups)) return 0;
-    const int64_t area = c.size.out_h * c.size.out_w, rows = common(area, bm);
-    return rows < 8 && rows < area ? 0 : rows; // more would be a flood
+    int64_t h = c.size.out_h, w = c.size.out_w;
+    if (c.folded && !split) { // a tile's pixels are of one class; all have as many
+        const PhaseAxis &y = c.phases.phases.y, &x = c.phases.phases.x;
+        if (h % y.classes || w % x.classes) return 0;
+        h /= y.classes;
+        w /= x.classes;
+    }
+    const int64_t rows = common(h * w, bm);
+    return rows < 8 && rows < h * w ? 0 : rows; // more would be a flood
+}
+
+size_t workspace_of(const twk_conv_args &a, const Choice &c) {
+    if (c.folded) return c.phases.weight_bytes + c.phases.slice_bytes;
+    if (c.tile.splits == 1) return 0;
+    return (size_t)c.tile.splits * (size_t)c.size.rows * (size_t)a.out_channels * sizeof(float);
+}
+
+float *slices_of(const twk_conv_args &a, const Choice &c) {
+    if (c.folded) return slices_of(c.phases, a.workspace);
+    return c.tile.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
 }
 
 ConvInput input_of(const twk_conv_args &a, const Choice &c) {
@@ -104,7 +157,7 @@ Epilogue epilogue_of(const twk_conv_args &a, const Choice &c) {
     e.y = a.y;
     e.wide = a.out_channels % per == 0 && aligned_16(a.y) && aligned_16(a.residual) &&
              (!a.vector || (aligned_16(a.vector) && a.vector_stride % per == 0));
-    e.slices = c.tile.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
+    e.slices = slices_of(a, c);
     e.partial = a.partial;
     e.groups = a.groups;
     e.group_columns = a.partial ? a.out_channels / a.groups : 1;
@@ -147,8 +200,7 @@ extern "C" int64_t twk_conv_partials(const twk_conv_args *args, int64_t *pixels_
 
 extern "C" size_t twk_conv_workspace(const twk_conv_args *args) {
     Choice c;
-    if (!args || !choose(*args, &c) || c.tile.splits == 1) return 0;
-    return (size_t)c.tile.splits * (size_t)c.size.rows * (size_t)args->out_channels * sizeof(float);
+    return args && choose(*args, &c) ? workspace_of(*args, c) : 0;
 }
 
 extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream) {
@@ -167,8 +219,10 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
                "convolution: rows of vector overlap");
     TW_REQUIRE(!a.partial || rows_of_partial(a, c),
                "convolution: no statistics for this shape, see twk_conv_partials");
-    TW_REQUIRE(c.tile.splits == 1 || (a.workspace && a.workspace_bytes >= twk_conv_workspace(args)),
-               "convolution: needs more workspace");
+    const size_t needed = workspace_of(a, c);
+    TW_REQUIRE(!needed || (a.workspace && aligned_16(a.workspace) && a.workspace_bytes >= needed),
+               "convolution: needs more workspace, at a multiple of 16 bytes");
+    if (c.folded) return launch_phases(a, c.phases, epilogue_of(a, c), stream);
     return with_tile(a, c.tile.tile, c.product.wide, [&](auto tile, auto wide) {
         return launch<decltype(tile), decltype(wide)::value>(a, c, stream);
     });

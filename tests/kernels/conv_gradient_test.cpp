@@ -51,13 +51,7 @@ struct InputGradient {
 
     void launch() { LAUNCH_OK(twk_conv_input_gradient(&a, nullptr)); }
 
-    // Multiples of 2^-24 times the terms: fp32 sums; and where weights are added first, their
-    // rounding to the format.
-    double c() const {
-        if (!z.upsample) return 8;
-        static const double folded[] = {12, 12 + 0x1p13, 12 + 0x1p15, 12 + 0x1p13};
-        return folded[(int)z.math];
-    }
+    double bound() const { return bound_of(z.math, z.upsample); }
 
     // The taps and output channels that `taken` says of.
     std::vector<Expected> expected(bool second = false,
@@ -102,8 +96,8 @@ void expect_right(const ConvCase &z, bool add = false) {
     InputGradient g(z, add);
     g.launch();
     if (::testing::Test::HasFatalFailure()) return;
-    expect_close(g.dx.read(), g.expected(), g.a.format, g.c(), str(z));
-    if (z.c2) expect_close(g.dx2.read(), g.expected(true), g.a.format, g.c(), str(z) + ", dx2");
+    expect_close(g.dx.read(), g.expected(), g.a.format, g.bound(), str(z));
+    if (z.c2) expect_close(g.dx2.read(), g.expected(true), g.a.format, g.bound(), str(z) + ", dx2");
 }
 
 // The arithmetics. Races depend on indices alone, and two of them have all of these.
@@ -300,7 +294,7 @@ TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
             g.launch();
             const std::vector<double> got = g.dx.read();
             const auto bad = [&](const std::function<bool(int, int, int)> &taken) {
-                return count_bad(got, g.expected(false, taken), g.a.format, g.c());
+                return count_bad(got, g.expected(false, taken), g.a.format, g.bound());
             };
             EXPECT_EQ(bad(every_tap), 0);
             for (int tap = 0; tap < 9; tap++)
@@ -311,7 +305,7 @@ TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
                     << "channel " << channel << " may be dropped, " << str(z);
             std::vector<Expected> moved = g.expected();
             std::rotate(moved.begin(), moved.begin() + 1, moved.end());
-            EXPECT_GT(count_bad(got, moved, g.a.format, g.c()), (int64_t)got.size() / 2);
+            EXPECT_GT(count_bad(got, moved, g.a.format, g.bound()), (int64_t)got.size() / 2);
             std::fill(g.dx_add.v.begin(), g.dx_add.v.end(), 0.0);
             EXPECT_GT(bad(every_tap), 0);
         }
@@ -336,7 +330,7 @@ TEST_F(ConvGradientTest, AdjointOfTheForwardPass) {
         const std::vector<double> dx = g.dx.read(), dx2 = g.dx2.read();
         for (size_t i = 0; i < dx.size(); i++) backward += dx[i] * g.conv.x.v[i];
         for (size_t i = 0; i < dx2.size(); i++) backward += dx2[i] * g.conv.x2.v[i];
-        EXPECT_NEAR(forward, backward, g.c() * 0x1p-24 * terms) << str(z);
+        EXPECT_NEAR(forward, backward, g.bound() * 0x1p-24 * terms) << str(z);
     }
 }
 

@@ -17,7 +17,7 @@ struct ConvCase {
     int64_t n = 1, h = 1, w = 1;
     int c = 1, c2 = 0, o = 1, kh = 1, kw = 1, stride = 1;
     Pad pad = {0, 0, 0, 0};
-    bool upsample = false;
+    bool upsample = false, fold = false;
     bool bias = false, vector = false, residual = false, silu = false;
     float scale = 0;
     int groups = 0; // of the statistics; 0 for none
@@ -34,8 +34,11 @@ inline std::string str(const ConvCase &z) {
         text, sizeof text,
         "%lldx%lldx%lldx%d+%d -> %d, %dx%d stride %d pad %d %d %d %d%s, %d splits, tile %d, %s",
         (long long)z.n, (long long)z.h, (long long)z.w, z.c, z.c2, z.o, z.kh, z.kw, z.stride,
-        z.pad.top, z.pad.left, z.pad.bottom, z.pad.right, z.upsample ? " upsampled" : "", z.splits,
-        (int)z.tile, names[(int)z.math]);
+        z.pad.top, z.pad.left, z.pad.bottom, z.pad.right,
+        z.fold       ? " folded"
+        : z.upsample ? " upsampled"
+                     : "",
+        z.splits, (int)z.tile, names[(int)z.math]);
     return text;
 }
 
@@ -44,6 +47,13 @@ inline double tf32_of(double v) {
     int e;
     const double m = std::frexp(v, &e);
     return std::ldexp(std::round(std::ldexp(m, 11)), e - 11);
+}
+
+// Multiples of 2^-24 times the terms: fp32 sums; and where weights are added before they are
+// multiplied, their rounding to the format.
+inline double bound_of(Math math, bool folded) {
+    static const double rounding[] = {4, 0x1p13, 0x1p15, 0x1p13};
+    return 8 + (folded ? rounding[(int)math] : 0);
 }
 
 class Conv {
@@ -62,6 +72,7 @@ class Conv {
         a.channels = z.c;
         a.channels2 = z.c2;
         a.upsample = z.upsample;
+        a.fold = z.fold;
         a.out_channels = z.o;
         a.kernel_h = z.kh;
         a.kernel_w = z.kw;
@@ -107,6 +118,7 @@ class Conv {
     }
 
     void launch() { LAUNCH_OK(twk_conv_forward(&a, nullptr)); }
+    double bound() const { return bound_of(z.math, z.fold); }
 
     void shift_bias(double by) {
         std::vector<double> moved = bias.v;

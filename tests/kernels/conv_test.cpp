@@ -18,7 +18,7 @@ void expect_right(const ConvCase &z) {
     Conv c(z);
     const std::vector<double> got = run(&c);
     if (::testing::Test::HasFatalFailure()) return;
-    expect_close(got, c.expected(), c.a.format, 8, str(z));
+    expect_close(got, c.expected(), c.a.format, c.bound(), str(z));
 }
 
 // The arithmetics. Races depend on indices alone, and two of them have all of these.
@@ -121,6 +121,41 @@ TEST_F(ConvTest, TwoTensorsAndUpsampling) {
     expect_right_everywhere(z);
 }
 
+TEST_F(ConvTest, FoldedUpsampling) {
+    ConvCase z = shape(2, 5, 3, 16, 24);
+    z.upsample = z.fold = true;
+    z.bias = z.vector = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    expect_right_everywhere(z);
+    z.silu = false;
+    z.splits = 3;
+    expect_right_everywhere(z);
+    z = shape(2, 4, 5, 16, 24);
+    z.upsample = z.fold = true;
+    z.c2 = 8;
+    for (int stride : {1, 2, 3}) { // padding that leaves phases of different sizes and taps
+        z.stride = stride;
+        z.pad = {1, 0, 2, 2};
+        expect_right_everywhere(z);
+    }
+    z = shape(1, 4, 3, 5, 7, 4);
+    z.upsample = z.fold = true;
+    expect_right_everywhere(z);
+    z = shape(2, 3, 2, 8, 8, 1);
+    z.upsample = z.fold = true;
+    expect_right_everywhere(z);
+    z = shape(1, 3, 7, 24, 136);
+    z.upsample = z.fold = true;
+    z.math = Math::bf16;
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+        z.tile = tile;
+        expect_right(z);
+    }
+    z.tile = TWK_TILE_AUTO;
+    z.upsample = false; // nothing to fold
+    expect_right(z);
+}
+
 TEST_F(ConvTest, Epilogue) {
     ConvCase z = shape(3, 5, 4, 16, 32);
     z.bias = z.vector = z.residual = true;
@@ -179,18 +214,24 @@ TEST_F(ConvTest, EqualToTheBit) {
 void expect_statistics(Conv &c) {
     const std::vector<double> y = run(&c);
     const ConvCase &z = c.z;
-    expect_close(y, c.expected(), c.a.format, 8, str(z));
+    expect_close(y, c.expected(), c.a.format, c.bound(), str(z));
     int64_t pixels = 0;
     const int64_t parts = twk_conv_partials(&c.a, &pixels), area = c.oh * c.ow;
     ASSERT_EQ(parts * pixels, area);
     const std::vector<float> got = fetch<float>(c.partial);
     const int64_t per = z.o / z.groups;
+    // Pixel i of those that the partials cover: phase by phase where there are any.
+    const auto pixel = [&](int64_t i) {
+        if (!z.fold) return i;
+        const int64_t phase = i / (area / 4), w = c.ow / 2, at = i % (area / 4);
+        return (at / w * 2 + phase / 2) * c.ow + at % w * 2 + phase % 2;
+    };
     for (int64_t n = 0; n < z.n; n++)
         for (int64_t p = 0; p < parts; p++)
             for (int64_t g = 0; g < z.groups; g++) {
                 double mean = 0, m2 = 0;
                 const auto at = [&](int64_t i) {
-                    return y[(size_t)(((n * area + p * pixels + i / per) * z.o) + g * per +
+                    return y[(size_t)((n * area + pixel(p * pixels + i / per)) * z.o + g * per +
                                       i % per)];
                 };
                 const double count = (double)(pixels * per);
@@ -217,6 +258,16 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
             }
         }
     }
+    for (int64_t side : {2, 12}) { // several samples of a phase in a tile, a part of one
+        ConvCase z = shape(2, side, side, 8, 24);
+        z.upsample = z.fold = true;
+        z.math = Math::bf16;
+        z.groups = 6;
+        z.bias = true;
+        Conv c(z);
+        c.shift_bias(30);
+        expect_statistics(c);
+    }
     ConvCase z = shape(3, 4, 1, 8, 24); // a sample is less than eight pixels
     z.math = Math::bf16;
     z.groups = 6;
@@ -229,38 +280,46 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
     EXPECT_EQ(twk_conv_partials(&odd.a, nullptr), 0) << "35 pixels share no factor with a tile";
     odd.a.partial = reinterpret_cast<twk_moments *>(odd.a.y);
     EXPECT_EQ(twk_conv_forward(&odd.a, nullptr), TWK_BAD_ARGUMENT);
+    z = shape(1, 8, 8, 8, 24);
+    z.upsample = z.fold = true;
+    z.pad = {1, 1, 1, 0};
+    z.math = Math::bf16;
+    Conv uneven(z);
+    uneven.a.groups = 6;
+    EXPECT_EQ(twk_conv_partials(&uneven.a, nullptr), 0) << "phases of 8 and 7 columns";
 }
 
 // A mistake in one tap, one channel or one term is larger than the bound.
 TEST_F(ConvTest, PlantedMistakesAreSeen) {
-    for (Math math : every_math) {
+    for (int i = 0; i < 2 * (int)std::size(every_math); i++) {
         ConvCase z = shape(2, 5, 6, 16, 24);
         z.c2 = 8;
         z.bias = z.vector = z.residual = true;
-        z.math = math;
+        z.math = every_math[i / 2];
+        z.upsample = z.fold = i % 2;
         Conv c(z);
         const std::vector<double> got = run(&c);
-        EXPECT_EQ(count_bad(got, c.expected(), c.a.format, 8), 0);
+        EXPECT_EQ(count_bad(got, c.expected(), c.a.format, c.bound()), 0);
         for (int tap = 0; tap < 9; tap++) {
             const int r = tap / 3, s = tap % 3;
             EXPECT_GT(count_bad(got,
                                 c.expected([&](int kr, int ks, int) { return kr != r || ks != s; }),
-                                c.a.format, 8),
+                                c.a.format, c.bound()),
                       0)
                 << "tap " << tap << " may be dropped";
         }
         for (int channel : {0, 15, 16, 23})
             EXPECT_GT(count_bad(got, c.expected([&](int, int, int k) { return k != channel; }),
-                                c.a.format, 8),
+                                c.a.format, c.bound()),
                       0)
                 << "channel " << channel << " may be dropped";
         std::vector<Expected> moved = c.expected();
         std::rotate(moved.begin(), moved.begin() + 1, moved.end());
-        EXPECT_GT(count_bad(got, moved, c.a.format, 8), (int64_t)got.size() / 2);
+        EXPECT_GT(count_bad(got, moved, c.a.format, c.bound()), (int64_t)got.size() / 2);
         for (Tensor *t : {&c.vector, &c.residual}) {
             const std::vector<double> kept = t->v;
             std::fill(t->v.begin(), t->v.end(), 0.0);
-            EXPECT_GT(count_bad(got, c.expected(), c.a.format, 8), 0);
+            EXPECT_GT(count_bad(got, c.expected(), c.a.format, c.bound()), 0);
             t->v = kept;
         }
     }
