@@ -87,45 +87,81 @@ TEST_F(MatrixTest, Products) {
         }
 }
 
-// How many times shared memory must be read for eight lanes that want 16 bytes each: the largest
-// number of different words that one of its 32 banks has to give.
-int passes(const std::vector<unsigned> &addresses) {
+// How many times shared memory must be read for lanes that want `bytes` bytes each (eight lanes of
+// 16, or a warp of 4): the largest number of different words that one of its 32 banks has to give.
+int passes(const std::vector<unsigned> &addresses, unsigned bytes = 16) {
     std::set<unsigned> words[32];
     for (unsigned at : addresses)
-        for (unsigned w = at / 4; w < at / 4 + 4; w++) words[w % 32].insert(w);
+        for (unsigned w = at / 4; w < at / 4 + bytes / 4; w++) words[w % 32].insert(w);
     size_t worst = 0;
     for (const auto &bank : words) worst = std::max(worst, bank.size());
     return (int)worst;
 }
 
-TEST(Swizzle, NoBankConflictsWhereAPlainTileHasThem) {
-    for (int bytes : {64, 128}) {
-        const unsigned chunks = (unsigned)bytes / 16;
-        const auto plain = [&](unsigned r, unsigned c) { return r * (unsigned)bytes + c * 16; };
-        int worst_plain = 0;
-        std::set<unsigned> places;
-        for (unsigned row = 0; row < 64; row += 8) {
-            for (unsigned c = 0; c < chunks; c++) { // ldmatrix: one chunk of eight rows
-                std::vector<unsigned> mixed, straight;
-                for (unsigned i = 0; i < 8; i++) {
-                    mixed.push_back(wrappers_swizzled(bytes, row + i, c));
-                    straight.push_back(plain(row + i, c));
-                    places.insert(mixed.back());
-                    EXPECT_EQ(mixed.back(), wrappers_swizzled(bytes, i, c) + row * bytes);
-                }
-                EXPECT_EQ(passes(mixed), 1) << bytes << " " << row << " " << c;
-                worst_plain = std::max(worst_plain, passes(straight));
-            }
-            for (unsigned i = 0; i < 8 * chunks; i += 8) { // the copies: one line
-                std::vector<unsigned> line;
-                for (unsigned q = i; q < i + 8; q++)
-                    line.push_back(wrappers_swizzled(bytes, row + q / chunks, q % chunks));
-                EXPECT_EQ(passes(line), 1) << bytes << " " << row;
-            }
+using Layout = unsigned (*)(int row_bytes, unsigned row, unsigned chunk);
+
+// Eight neighbouring threads copy neighbouring chunks of the tile, row after row; every chunk has
+// a place of its own; the layout repeats after `period` rows.
+void expect_copied_at_once(Layout layout, int bytes, unsigned period) {
+    const unsigned chunks = (unsigned)bytes / 16;
+    std::set<unsigned> places;
+    for (unsigned i = 0; i < 64 * chunks; i += 8) {
+        std::vector<unsigned> line;
+        for (unsigned q = i; q < i + 8; q++) {
+            const unsigned row = q / chunks, c = q % chunks;
+            line.push_back(layout(bytes, row, c));
+            EXPECT_EQ(line.back(),
+                      layout(bytes, row % period, c) + row / period * period * (unsigned)bytes);
         }
-        EXPECT_EQ(places.size(), 64 * chunks) << "two chunks in one place";
-        EXPECT_LT(*places.rbegin(), 64u * (unsigned)bytes);
-        EXPECT_EQ(worst_plain, bytes / 16) << "the count sees no conflicts";
+        EXPECT_EQ(passes(line), 1) << bytes << " " << i;
+        places.insert(line.begin(), line.end());
+    }
+    EXPECT_EQ(places.size(), 64 * chunks) << "two chunks in one place";
+    EXPECT_LT(*places.rbegin(), 64u * (unsigned)bytes);
+}
+
+unsigned plain(int row_bytes, unsigned row, unsigned chunk) {
+    return row * (unsigned)row_bytes + chunk * 16;
+}
+
+// ldmatrix, turning around or not: one chunk of eight neighbouring rows.
+int worst_of_matrices(Layout layout, int bytes) {
+    int worst = 0;
+    for (unsigned row = 0; row < 64; row += 8)
+        for (unsigned c = 0; c < (unsigned)bytes / 16; c++) {
+            std::vector<unsigned> rows;
+            for (unsigned i = 0; i < 8; i++) rows.push_back(layout(bytes, row + i, c));
+            worst = std::max(worst, passes(rows));
+        }
+    return worst;
+}
+
+// A warp's words of a fragment: eight neighbouring ones in each of four rows.
+int worst_of_words(Layout layout, int bytes) {
+    int worst = 0;
+    for (unsigned row = 0; row < 64; row += 4)
+        for (unsigned first = 0; first < (unsigned)bytes / 4; first += 8) {
+            std::vector<unsigned> words;
+            for (unsigned lane = 0; lane < 32; lane++) {
+                const unsigned word = first + lane / 4;
+                words.push_back(layout(bytes, row + lane % 4, word / 4) + word % 4 * 4);
+            }
+            worst = std::max(worst, passes(words, 4));
+        }
+    return worst;
+}
+
+TEST(Swizzle, NoBankConflictsWhereAPlainTileHasThem) {
+    for (int bytes : {32, 64, 128, 256}) {
+        expect_copied_at_once(wrappers_swizzled, bytes, 8);
+        EXPECT_EQ(worst_of_matrices(wrappers_swizzled, bytes), 1) << bytes;
+        EXPECT_EQ(worst_of_matrices(plain, bytes), std::min(8, bytes / 16)) << "none are seen";
+    }
+    for (int bytes : {64, 256, 512}) {
+        expect_copied_at_once(wrappers_swizzled_words, bytes, 4);
+        EXPECT_EQ(worst_of_words(wrappers_swizzled_words, bytes), 1) << bytes;
+        EXPECT_EQ(worst_of_words(plain, bytes), bytes == 64 ? 2 : 4) << "none are seen";
+        EXPECT_GT(worst_of_words(wrappers_swizzled, bytes), 1) << "one layout would do";
     }
 }
 

@@ -237,5 +237,24 @@ twk_status wrappers_multiply(twk_format format, const void *a, const void *b, fl
     });
 }
 unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk) {
-    return row_bytes == 64 ? swizzled<64>(row, chunk) : swizzled<128>(row, chunk);
+    switch (row_bytes) {
+    case 32:
+        return swizzled<32>(row, chunk);
+    case 64:
+        return swizzled<64>(row, chunk);
+    case 128:
+        return swizzled<128>(row, chunk);
+    default:
+        return swizzled<256>(row, chunk);
+    }
+}
+unsigned wrappers_swizzled_words(int row_bytes, unsigned row, unsigned chunk) {
+    switch (row_bytes) {
+    case 64:
+        return swizzled_words<64>(row, chunk);
+    case 256:
+        return swizzled_words<256>(row, chunk);
+    default:
+        return swizzled_words<512>(row, chunk);
+    }
 }

@@ -38,5 +38,6 @@ twk_status wrappers_ring(const uint32_t *in, int rounds, uint32_t *sums, twk_str
 // two steps along K from tiles with rows of 64 bytes.
 twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,
                              twk_stream stream);
-// Byte offset of a chunk in a swizzled tile.
+// Byte offset of a chunk in a swizzled tile, and in one of which words are read.
 unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk);
+unsigned wrappers_swizzled_words(int row_bytes, unsigned row, unsigned chunk);
