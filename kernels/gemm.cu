@@ -2,39 +2,50 @@
 #include "device/launch.cuh"
 #include "gemm_core.cuh"
 #include "gemm_epilogue.cuh"
+#include "slices.cuh"
 
 namespace tw {
 namespace {
 
-struct GemmInput {
-    const void *a, *b;
-    int64_t a_row, b_row, a_batch, b_batch, d_batch;
-    int m, n, k;
+// A matrix whose rows are multiplied: element k of row r lies at r * row + k * step.
+struct GemmOperand {
+    const void *matrix;
+    int64_t row, step, batch;
+    int rows;
 };
 
-// Rows of a matrix in memory, ROWS of them from row0 on. WIDE: rows start at multiples of 16 bytes
-// and k is whole chunks.
+struct GemmInput {
+    GemmOperand a, b;
+    int64_t d_batch;
+    int k;
+    int splits, tiles, tiles_a_split; // along K
+    int add;
+};
+
+// ROWS rows from row0 on, in a tile of rows. WIDE: steps are 1, rows start at multiples of 16 bytes
+// and k is whole chunks. Else element by element, whatever the form in memory.
 template <typename T, int ROWS, bool WIDE> class MatrixRows {
     static constexpr int passes = ROWS / tile_pass;
 
   public:
-    TW_DEVICE MatrixRows(const T *matrix, int64_t row_stride, int row0, int rows, int k)
-        : matrix_(matrix), row_stride_(row_stride), row_(row0 + slot_.row), rows_(rows), k_(k),
-          at_(slot_.chunk * per_16<T>) {}
+    TW_DEVICE MatrixRows(const GemmOperand &m, int64_t batch, int row0, int k, int first_tile)
+        : m_(m), matrix_(static_cast<const T *>(m.matrix) + batch * m.batch),
+          row_(row0 + slot_.row), k_(k),
+          at_(first_tile * (tile_row_bytes / (int)sizeof(T)) + slot_.chunk * per_16<T>) {}
 
     TW_DEVICE void fetch(unsigned char *tile) {
 #pragma unroll
         for (int i = 0; i < passes; i++) {
             const int row = row_ + i * tile_pass;
-            const T *const from = matrix_ + (int64_t)row * row_stride_ + at_;
+            const T *const from = matrix_ + (int64_t)row * m_.row + (WIDE ? at_ : at_ * m_.step);
             if constexpr (WIDE) {
-                const bool there = row < rows_ && at_ < k_;
+                const bool there = row < m_.rows && at_ < k_;
                 copy_async_16(tile + slot_.offset(i), there ? from : matrix_, there ? 16 : 0);
             } else {
                 Chunk<T> chunk;
 #pragma unroll
                 for (int e = 0; e < per_16<T>; e++)
-                    if (row < rows_ && at_ + e < k_) chunk.set(e, from + e);
+                    if (row < m_.rows && at_ + e < k_) chunk.set(e, from + e * m_.step);
                 *reinterpret_cast<Bytes16 *>(tile + slot_.offset(i)) = chunk.bytes;
             }
         }
@@ -42,74 +53,217 @@ template <typename T, int ROWS, bool WIDE> class MatrixRows {
     }
 
   private:
+    const GemmOperand &m_;
     TileSlot slot_;
     const T *matrix_;
-    int64_t row_stride_;
-    int row_, rows_, k_, at_;
+    int row_, k_, at_;
 };
+
+// The same in a tile of columns: rows are 1 apart, each k starts at a multiple of 16 bytes, and
+// rows come in whole chunks.
+template <typename T, int ROWS> class MatrixColumns {
+    using Slot = ColumnSlot<T, ROWS>;
+
+  public:
+    TW_DEVICE MatrixColumns(const GemmOperand &m, int64_t batch, int row0, int k, int first_tile)
+        : step_(m.step), k_(k), at_(first_tile * Slot::depth + slot_.row) {
+        const int row = row0 + slot_.column();
+        matrix_ = static_cast<const T *>(m.matrix) + batch * m.batch + row;
+        if (row >= m.rows) k_ = 0;
+    }
+
+    TW_DEVICE void fetch(unsigned char *tile) {
+#pragma unroll
+        for (int i = 0; i < Slot::passes; i++) {
+            const int at = at_ + i * Slot::pass;
+            const bool there = at < k_;
+            copy_async_16(tile + slot_.offset(i), there ? matrix_ + at * step_ : matrix_,
+                          there ? 16 : 0);
+        }
+        at_ += Slot::depth;
+    }
+
+  private:
+    Slot slot_;
+    const T *matrix_;
+    int64_t step_;
+    int k_, at_;
+};
+
+template <typename TILE, int ROWS, Form FORM, bool WIDE>
+using Matrix =
+    std::conditional_t<FORM == Form::rows, MatrixRows<typename TILE::Storage, ROWS, WIDE>,
+                       MatrixColumns<typename TILE::Storage, ROWS>>;
 
 template <typename MATH> using Gemm128x128 = Tile<MATH, 128, 128, 2, 2>;
 template <typename MATH> using Gemm64x64 = Tile<MATH, 64, 64, 2, 4>;
+template <typename MATH> using GemmGather = Tile<MATH, 64, 64, 2, 3>; // addresses take registers
 using GemmPlain = Tile<float, 128, 64, 4, 3>;
 
+// The epilogue of one product of the batch.
+template <typename T>
+TW_DEVICE Epilogue epilogue_of_product(const GemmInput &in, Epilogue e, int64_t batch) {
+    e.y = in.add ? static_cast<void *>(static_cast<float *>(e.y) + batch * in.d_batch)
+                 : static_cast<void *>(static_cast<T *>(e.y) + batch * in.d_batch);
+    if (e.residual) e.residual = static_cast<const T *>(e.residual) + batch * in.d_batch;
+    if (e.slices) e.slices += batch * in.splits * e.rows * e.columns;
+    return e;
+}
+
 // Work: a block of four warps owns a tile of BM rows of a by BN rows of b of one product of the
-// batch; neighbouring blocks share their rows of a.
+// batch and, where the sum is split, a part of it; neighbouring blocks share their rows of a.
 // Limit: the tensor cores through mma.sync at 128 x 128, shared memory at 64 x 64, device memory
 // where k is short, the fp32 units in exact fp32.
-template <typename TILE, bool WIDE>
+template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     gemm_kernel(const GemmInput in, const Epilogue shared_by_all) {
     using T = typename TILE::Storage;
     TW_SHARED(arena);
     unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(in.n, TILE::bn);
+    const int across = ceil_div(in.b.rows, TILE::bn);
     const int row0 = (int)blockIdx.x / across * TILE::bm;
     const int column0 = (int)blockIdx.x % across * TILE::bn;
     const int64_t batch = blockIdx.y;
-    MatrixRows<T, TILE::bm, WIDE> a(static_cast<const T *>(in.a) + batch * in.a_batch, in.a_row,
-                                    row0, in.m, in.k);
-    MatrixRows<T, TILE::bn, WIDE> b(static_cast<const T *>(in.b) + batch * in.b_batch, in.b_row,
-                                    column0, in.n, in.k);
-    float *const d = multiply_rows<TILE>(memory, a, b, ceil_div(in.k, TILE::depth));
-    Epilogue e = shared_by_all;
-    e.y = static_cast<T *>(e.y) + batch * in.d_batch;
-    if (e.residual) e.residual = static_cast<const T *>(e.residual) + batch * in.d_batch;
-    finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+    const int split = (int)blockIdx.z, first = split * in.tiles_a_split;
+    Matrix<TILE, TILE::bm, A_FORM, WIDE> a(in.a, batch, row0, in.k, first);
+    Matrix<TILE, TILE::bn, B_FORM, WIDE> b(in.b, batch, column0, in.k, first);
+    float *const d = multiply_rows<TILE, A_FORM, B_FORM>(
+        memory, a, b, smaller(in.tiles_a_split, in.tiles - first));
+    const Epilogue e = epilogue_of_product<T>(in, shared_by_all, batch);
+    if (e.slices)
+        leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
+    else if (in.add)
+        add_tile<TILE::bm, TILE::bn, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns,
+                                               e.scale, d, row0, column0);
+    else
+        finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
 }
 
-template <typename TILE, bool WIDE>
+constexpr int gather_size = 64, gather_ld = gather_size + 8;
+
+// Work: a block owns 64 x 64 elements of one product of the batch and adds their slices, first to
+// last. Limit: L2, which holds the slices.
+template <typename T>
+__global__ void __launch_bounds__(tile_threads)
+    gemm_gather_kernel(const GemmInput in, const Epilogue shared_by_all) {
+    TW_SHARED(arena);
+    float *d = arena.take<float>(gather_size * gather_ld);
+    const Epilogue e = epilogue_of_product<T>(in, shared_by_all, blockIdx.y);
+    const int across = ceil_div(e.columns, gather_size);
+    const int row0 = (int)blockIdx.x / across * gather_size;
+    const int column0 = (int)blockIdx.x % across * gather_size;
+    gather_slices<gather_size, gather_size, gather_ld>(e, d, row0, column0, in.splits);
+    finish_tile<T, gather_size, gather_size, gather_ld>(e, d, row0, column0);
+}
+
+// What a call is going to do.
+struct Choice {
+    twk_tile tile;
+    bool wide;
+    int tiles, splits;
+};
+
+bool is_wide(const twk_gemm_args &a) {
+    const int per = 16 / (int)format_bytes(a.format);
+    return ((a.a_columns && a.b_columns) || a.k % per == 0) && (!a.a_columns || a.m % per == 0) &&
+           (!a.b_columns || a.n % per == 0) && a.a_row % per == 0 && a.b_row % per == 0 &&
+           a.a_batch % per == 0 && a.b_batch % per == 0 && aligned_16(a.a) && aligned_16(a.b);
+}
+
+int64_t blocks_of(const twk_gemm_args &a, int bm, int bn) {
+    return a.batch * ceil_div<int64_t>(a.m, bm) * ceil_div<int64_t>(a.n, bn);
+}
+
+// The large tile where it gives a block to nine processors of ten, as in convolutions, or would
+// with the sum in parts of eight tiles.
+twk_tile choose_tile(const twk_gemm_args &a, bool wide, int tiles) {
+    if (a.tile != TWK_TILE_AUTO) return a.tile;
+    if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
+    const int64_t parts = a.add_f32 ? larger(1, tiles / 8) : 1;
+    const bool enough =
+        10 * blocks_of(a, 128, 128) * parts >= 9 * (int64_t)device_limits().processors;
+    return wide && a.n > 64 && (a.m > 64 || !a.add_f32) && enough ? TWK_TILE_128X128
+                                                                  : TWK_TILE_64X64;
+}
+
+Choice choose(const twk_gemm_args &a) {
+    Choice c;
+    c.wide = is_wide(a);
+    c.tiles = (int)ceil_div<int64_t>(a.k, tile_row_bytes / (int)format_bytes(a.format));
+    c.tile = choose_tile(a, c.wide, c.tiles);
+    const int bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
+    const int bn = c.tile == TWK_TILE_128X128 ? 128 : 64;
+    const int resident = c.tile == TWK_TILE_128X128           ? 2
+                         : c.tile == TWK_TILE_64X64 && c.wide ? 4
+                                                              : 3;
+    c.splits = a.splits > 0
+                   ? smaller(smaller(a.splits, c.tiles), 65535)
+                   : choose_parts(blocks_of(a, bm, bn), resident, c.tiles, a.batch * a.m * a.n);
+    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    return c;
+}
+
+template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
 twk_status launch(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
                   twk_stream stream) {
     LaunchConfig config;
-    const int64_t tiles = ceil_div<int64_t>(a.m, TILE::bm) * ceil_div<int64_t>(a.n, TILE::bn);
-    if (a.batch > 65535 || !grid_for(tiles, 1, &config.grid))
+    if (a.batch > 65535 || !grid_for(blocks_of(a, TILE::bm, TILE::bn) / a.batch, 1, &config.grid))
         return fail(TWK_UNSUPPORTED, "matrix product: more tiles or products than a grid can hold");
     config.grid.y = (unsigned)a.batch;
+    config.grid.z = (unsigned)in.splits;
     config.block = dim3(tile_threads);
     config.shared = TILE::shared;
     config.stream = stream;
     if (config.shared > device_limits().shared)
         return fail(TWK_UNSUPPORTED, "matrix product: the device has too little shared memory");
-    return TW_LAUNCH((gemm_kernel<TILE, WIDE>), config, in, e);
+    return TW_LAUNCH((gemm_kernel<TILE, A_FORM, B_FORM, WIDE>), config, in, e);
+}
+
+// The four combinations of forms; unaligned operands are gathered into rows.
+template <typename TILE>
+twk_status launch_forms(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
+                        twk_stream stream) {
+    constexpr Form rows = Form::rows, columns = Form::columns;
+    if (a.a_columns)
+        return a.b_columns ? launch<TILE, columns, columns, true>(a, in, e, stream)
+                           : launch<TILE, columns, rows, true>(a, in, e, stream);
+    return a.b_columns ? launch<TILE, rows, columns, true>(a, in, e, stream)
+                       : launch<TILE, rows, rows, true>(a, in, e, stream);
 }
 
 template <typename MATH>
-twk_status launch_tensor(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e, bool wide,
-                         twk_stream stream) {
-    // The large tile where it gives a block to nine processors of ten, as in convolutions.
-    const int64_t large = ceil_div<int64_t>(a.m, 128) * ceil_div<int64_t>(a.n, 128) * a.batch;
-    const bool enough = a.n > 64 && 10 * large >= 9 * (int64_t)device_limits().processors;
-    const twk_tile tile = a.tile != TWK_TILE_AUTO ? a.tile
-                          : wide && enough        ? TWK_TILE_128X128
-                                                  : TWK_TILE_64X64;
-    if (tile == TWK_TILE_64X64)
-        return wide ? launch<Gemm64x64<MATH>, true>(a, in, e, stream)
-                    : launch<Gemm64x64<MATH>, false>(a, in, e, stream);
-    if (tile == TWK_TILE_128X128 && wide) return launch<Gemm128x128<MATH>, true>(a, in, e, stream);
+twk_status launch_tensor(const twk_gemm_args &a, const Choice &c, const GemmInput &in,
+                         const Epilogue &e, twk_stream stream) {
+    if (c.tile == TWK_TILE_64X64)
+        return c.wide ? launch_forms<Gemm64x64<MATH>>(a, in, e, stream)
+                      : launch<GemmGather<MATH>, Form::rows, Form::rows, false>(a, in, e, stream);
+    if (c.tile == TWK_TILE_128X128 && c.wide)
+        return launch_forms<Gemm128x128<MATH>>(a, in, e, stream);
     return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
 }
 
-Epilogue epilogue_of(const twk_gemm_args &a) {
+twk_status launch_plain(const twk_gemm_args &a, const Choice &c, const GemmInput &in,
+                        const Epilogue &e, twk_stream stream) {
+    if (c.tile != TWK_TILE_128X64)
+        return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
+    return c.wide ? launch_forms<GemmPlain>(a, in, e, stream)
+                  : launch<GemmPlain, Form::rows, Form::rows, false>(a, in, e, stream);
+}
+
+GemmInput input_of(const twk_gemm_args &a, const Choice &c) {
+    GemmInput in;
+    in.a = {a.a, a.a_columns ? 1 : a.a_row, a.a_columns ? a.a_row : 1, a.a_batch, (int)a.m};
+    in.b = {a.b, a.b_columns ? 1 : a.b_row, a.b_columns ? a.b_row : 1, a.b_batch, (int)a.n};
+    in.d_batch = a.d_batch;
+    in.k = (int)a.k;
+    in.splits = c.splits;
+    in.tiles = c.tiles;
+    in.tiles_a_split = ceil_div(c.tiles, c.splits);
+    in.add = a.add_f32;
+    return in;
+}
+
+Epilogue epilogue_of(const twk_gemm_args &a, const Choice &c) {
     const int per = 16 / (int)format_bytes(a.format);
     Epilogue e = {};
     e.rows = e.rows_per_sample = (int)a.m;
@@ -120,18 +274,35 @@ Epilogue epilogue_of(const twk_gemm_args &a) {
     e.silu = a.silu;
     e.y = a.d;
     e.wide = a.n % per == 0 && a.d_batch % per == 0 && aligned_16(a.d) && aligned_16(a.residual);
+    e.slices = c.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
     return e;
 }
 
-} // namespace
-} // namespace tw
+twk_status add_parts_up(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
+                        twk_stream stream) {
+    if (a.add_f32) {
+        const SliceSum sum = {static_cast<float *>(a.d), e.slices, a.m * a.n, a.d_batch, in.splits};
+        return add_slices(sum, {}, e.scale, a.batch, stream);
+    }
+    LaunchConfig config;
+    if (!grid_for(blocks_of(a, gather_size, gather_size) / a.batch, 1, &config.grid))
+        return fail(TWK_UNSUPPORTED, "matrix product: more tiles than a grid can hold");
+    config.grid.y = (unsigned)a.batch;
+    config.block = dim3(tile_threads);
+    config.shared = shared_bytes<float>(gather_size * gather_ld);
+    config.stream = stream;
+    return with_format(a.format, [&](auto t) {
+        return TW_LAUNCH((gemm_gather_kernel<decltype(t)>), config, in, e);
+    });
+}
 
-using namespace tw;
+size_t workspace_of(const twk_gemm_args &a, const Choice &c) {
+    if (c.splits == 1) return 0;
+    return (size_t)c.splits * (size_t)a.batch * (size_t)a.m * (size_t)a.n * sizeof(float);
+}
 
-extern "C" twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream) {
+twk_status check(const twk_gemm_args &a) {
     const int64_t most = 0x3fffffff;
-    TW_REQUIRE(args, "matrix product: no arguments");
-    const twk_gemm_args &a = *args;
     TW_REQUIRE(is_format(a.format), "matrix product: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "matrix product: tf32 is a way to multiply fp32");
     TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "matrix product: unknown tile");
@@ -139,22 +310,44 @@ extern "C" twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream) {
                "matrix product: sizes must be positive");
     if (a.m > most || a.n > most || a.k > most)
         return fail(TWK_UNSUPPORTED, "matrix product: more than 2^30 rows or columns");
-    TW_REQUIRE(a.a && a.b && a.d, "matrix product: a, b and d are needed");
     TW_REQUIRE(a.a_row >= 0 && a.b_row >= 0 && a.a_batch >= 0 && a.b_batch >= 0 &&
                    (a.batch == 1 || a.d_batch >= a.m * a.n),
                "matrix product: strides are not negative, and products do not overlap");
-    const int per = 16 / (int)format_bytes(a.format);
-    const bool wide = a.k % per == 0 && a.a_row % per == 0 && a.b_row % per == 0 &&
-                      a.a_batch % per == 0 && a.b_batch % per == 0 && aligned_16(a.a) &&
-                      aligned_16(a.b);
-    const GemmInput in = {a.a,       a.b,       a.a_row,  a.b_row,  a.a_batch,
-                          a.b_batch, a.d_batch, (int)a.m, (int)a.n, (int)a.k};
-    const Epilogue e = epilogue_of(a);
-    if (a.format == TWK_BF16) return launch_tensor<bf16>(a, in, e, wide, stream);
-    if (a.format == TWK_F16) return launch_tensor<f16>(a, in, e, wide, stream);
-    if (a.tf32) return launch_tensor<tf32>(a, in, e, wide, stream);
-    if (a.tile != TWK_TILE_AUTO && a.tile != TWK_TILE_128X64)
-        return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
-    return wide ? launch<GemmPlain, true>(a, in, e, stream)
-                : launch<GemmPlain, false>(a, in, e, stream);
+    TW_REQUIRE(!a.add_f32 || (!a.bias && !a.residual && !a.silu),
+               "matrix product: what is added to fp32 has no bias, residual or activation");
+    return TWK_OK;
+}
+
+} // namespace
+} // namespace tw
+
+using namespace tw;
+
+extern "C" size_t twk_gemm_workspace(const twk_gemm_args *args) {
+    if (!args || check(*args) != TWK_OK) return 0;
+    return workspace_of(*args, choose(*args));
+}
+
+extern "C" twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream) {
+    TW_REQUIRE(args, "matrix product: no arguments");
+    const twk_gemm_args &a = *args;
+    const twk_status right = check(a);
+    if (right != TWK_OK) return right;
+    TW_REQUIRE(a.a && a.b && a.d, "matrix product: a, b and d are needed");
+    Choice c = choose(a);
+    if (!a.splits && !a.workspace) c.splits = 1;
+    TW_REQUIRE(c.splits == 1 || (a.workspace && a.workspace_bytes >= workspace_of(a, c)),
+               "matrix product: needs more workspace");
+    const GemmInput in = input_of(a, c);
+    const Epilogue e = epilogue_of(a, c);
+    twk_status status;
+    if (a.format == TWK_BF16)
+        status = launch_tensor<bf16>(a, c, in, e, stream);
+    else if (a.format == TWK_F16)
+        status = launch_tensor<f16>(a, c, in, e, stream);
+    else if (a.tf32)
+        status = launch_tensor<tf32>(a, c, in, e, stream);
+    else
+        status = launch_plain(a, c, in, e, stream);
+    return status == TWK_OK && c.splits > 1 ? add_parts_up(a, in, e, stream) : status;
 }

@@ -35,7 +35,7 @@ for arch in ${ARCHS:-80 90a}; do
             }
             END { exit bad }' "$work/log" >"$work/table" || status=1
         if command -v c++filt >/dev/null 2>&1; then c++filt <"$work/table"; else cat "$work/table"; fi |
-            sed 's/(anonymous namespace)::/ /g; s/tw:: *//g; s/void //; s/(.*)$//'
+            sed 's/(anonymous namespace)::/ /g; s/tw:: *//g; s/(Form)0/rows/g; s/(Form)1/columns/g; s/void //; s/(.*)$//'
     done
 done
 [ $status -eq 0 ] || echo "kernels: register spills or serialised wgmma above" >&2

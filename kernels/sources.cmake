@@ -14,5 +14,6 @@ set(TW_KERNEL_SOURCES
     optimizer.cu
     conv_forward.cu
     conv_input_gradient.cu
+    slices.cu
     gemm.cu
 )

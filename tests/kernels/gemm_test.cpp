@@ -19,6 +19,8 @@ struct Case {
     float scale = 0;
     twk_tile tile = TWK_TILE_AUTO;
     size_t shift = 0; // of every matrix off its alignment
+    bool a_columns = false, b_columns = false, add = false;
+    int splits = 1;
 };
 
 double tf32_of(double v) {
@@ -37,14 +39,19 @@ class Gemm {
         arg.k = z.k;
         arg.format = f;
         arg.tf32 = math == Math::tf32;
-        arg.a_row = z.k + z.a_extra;
-        arg.b_row = z.k + z.b_extra;
-        arg.a_batch = z.m * arg.a_row;
-        arg.b_batch = z.one_b ? 0 : z.n * arg.b_row;
+        arg.a_columns = z.a_columns;
+        arg.b_columns = z.b_columns;
+        arg.a_row = (z.a_columns ? z.m : z.k) + z.a_extra;
+        arg.b_row = (z.b_columns ? z.n : z.k) + z.b_extra;
+        arg.a_batch = (z.a_columns ? z.k : z.m) * arg.a_row;
+        arg.b_batch = (z.b_columns ? z.k : z.n) * arg.b_row;
         arg.d_batch = z.m * z.n;
         a = inputs(f, z.batch * arg.a_batch, arg.tf32);
-        b = inputs(f, (z.one_b ? 1 : z.batch) * z.n * arg.b_row, arg.tf32);
-        d = Tensor(f, z.batch * z.m * z.n, z.shift);
+        b = inputs(f, (z.one_b ? 1 : z.batch) * arg.b_batch, arg.tf32);
+        if (z.one_b) arg.b_batch = 0;
+        arg.add_f32 = z.add;
+        d = z.add ? random_tensor(TWK_F32, z.batch * z.m * z.n, 2, z.shift)
+                  : Tensor(f, z.batch * z.m * z.n, z.shift);
         arg.a = a.data();
         arg.b = b.data();
         arg.d = d.data();
@@ -59,6 +66,10 @@ class Gemm {
             residual = random_tensor(f, z.batch * z.m * z.n, 2, z.shift);
             arg.residual = residual.data();
         }
+        arg.splits = z.splits;
+        workspace = Buffer(twk_gemm_workspace(&arg));
+        arg.workspace = workspace.data();
+        arg.workspace_bytes = workspace.size();
     }
 
     void launch() { LAUNCH_OK(twk_gemm(&arg, nullptr)); }
@@ -68,16 +79,19 @@ class Gemm {
         for (size_t i = 0; i < want.size(); i++) {
             const int64_t p = (int64_t)i / (z.m * z.n), row = (int64_t)i / z.n % z.m;
             const int64_t column = (int64_t)i % z.n;
-            const double *const x = &a.v[(size_t)(p * arg.a_batch + row * arg.a_row)];
-            const double *const y = &b.v[(size_t)(p * arg.b_batch + column * arg.b_row)];
             Expected e;
-            for (int64_t k = 0; k < z.k; k++)
-                if (k != without) e.add(x[k] * y[k]);
+            for (int64_t k = 0; k < z.k; k++) {
+                const int64_t x = z.a_columns ? k * arg.a_row + row : row * arg.a_row + k;
+                const int64_t y = z.b_columns ? k * arg.b_row + column : column * arg.b_row + k;
+                if (k != without)
+                    e.add(a.v[(size_t)(p * arg.a_batch + x)] * b.v[(size_t)(p * arg.b_batch + y)]);
+            }
             if (z.bias) e.add(bias.v[(size_t)column]);
             if (z.residual) e.add(residual.v[i]);
             const double scale = z.scale == 0 ? 1 : (double)z.scale;
             e.value *= scale;
             e.terms *= scale;
+            if (z.add) e.add(d.v[i]);
             if (z.silu) { // its slope is at most 1.1; the exponential's own error
                 const double v = e.value;
                 e.value = v / (1 + std::exp(-v));
@@ -91,6 +105,7 @@ class Gemm {
     Case z;
     twk_gemm_args arg = {};
     Tensor a, b, d, bias, residual;
+    Buffer workspace;
 
   private:
     Tensor inputs(twk_format f, int64_t n, bool tf32) const {
@@ -103,14 +118,23 @@ class Gemm {
     }
 };
 
+// The arithmetics. Races depend on indices alone, and two of them have all of these.
+#ifdef TW_EMU_TSAN
+constexpr Math every_math[] = {Math::fp32, Math::bf16};
+#else
+constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
+#endif
+
 void expect_right(const Case &z) {
-    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
+    for (Math math : every_math) {
         Gemm g(z, math);
         g.launch();
         if (::testing::Test::HasFatalFailure()) return;
-        expect_close(g.d.read(), g.expected(), g.arg.format, 8,
+        expect_close(g.d.read(), g.expected(), g.d.format, 8,
                      std::to_string(z.batch) + " of " + std::to_string(z.m) + "x" +
-                         std::to_string(z.n) + "x" + std::to_string(z.k));
+                         std::to_string(z.n) + "x" + std::to_string(z.k) +
+                         (z.a_columns ? " a columns" : "") + (z.b_columns ? " b columns" : "") +
+                         " math " + std::to_string((int)math));
     }
 }
 
@@ -141,44 +165,144 @@ TEST_F(GemmTest, StridesTilesAndTerms) {
     }
 }
 
-TEST_F(GemmTest, PlantedMistakesAreSeen) {
-    for (Math math : {Math::fp32, Math::tf32, Math::bf16, Math::f16}) {
-        Gemm g({2, 20, 24, 40, 8, 0, false, true}, math);
-        g.launch();
-        const std::vector<double> got = g.d.read();
-        EXPECT_EQ(count_bad(got, g.expected(), g.arg.format, 8), 0);
-        for (int64_t k : {0, 31, 32, 39})
-            EXPECT_GT(count_bad(got, g.expected(k), g.arg.format, 8), (int64_t)got.size() / 2) << k;
-        std::vector<Expected> moved = g.expected();
-        std::rotate(moved.begin(), moved.begin() + 1, moved.end());
-        EXPECT_GT(count_bad(got, moved, g.arg.format, 8), (int64_t)got.size() / 2);
+constexpr bool forms[][2] = {{false, false}, {false, true}, {true, false}, {true, true}};
+
+// Rows and columns, each of a and b: aligned, with rows further apart, and gathered.
+TEST_F(GemmTest, EveryForm) {
+    for (const bool *form : forms) {
+        Case z = {1, 136, 72, 48};
+        z.a_columns = form[0];
+        z.b_columns = form[1];
+        for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64}) {
+            z.tile = tile;
+            expect_right(z);
+        }
+        z = {2, 24, 40, 72, 8, 16};
+        z.a_columns = form[0];
+        z.b_columns = form[1];
+        expect_right(z);
+        z.one_b = true;
+        z.a_extra = 3;
+        expect_right(z);
+        z = {1, 5, 7, 33};
+        z.a_columns = form[0];
+        z.b_columns = form[1];
+        expect_right(z);
+        z.shift = 1;
+        expect_right(z);
     }
 }
 
-TEST_F(GemmTest, EqualToTheBitAndErrors) {
+// What a linear layer's backward asks for.
+TEST_F(GemmTest, AddedToFp32AndSplit) {
+    for (int splits : {1, 3, 100}) { // more parts than tiles are as many as tiles
+        Case z = {1, 72, 40, 136};
+        z.splits = splits;
+        z.bias = z.residual = z.silu = true;
+        expect_right(z);
+        z = {2, 20, 24, 136};
+        z.splits = splits;
+        z.residual = true;
+        z.scale = 0.7f;
+        expect_right(z);
+        z = {1, 72, 40, 136};
+        z.splits = splits;
+        z.a_columns = z.b_columns = z.add = true;
+        z.scale = 0.7f;
+        expect_right(z);
+        z = {2, 9, 7, 136};
+        z.splits = splits;
+        z.add = true;
+        expect_right(z);
+    }
+}
+
+TEST_F(GemmTest, AddedTwice) {
+    Case z = {1, 24, 16, 100};
+    z.a_columns = z.b_columns = z.add = true;
+    z.splits = 0;
+    for (Math math : every_math) {
+        Gemm g(z, math);
+        g.d.write(std::vector<double>(g.d.v.size(), 0.0));
+        g.launch();
+        const std::vector<double> once = g.d.read();
+        g.launch();
+        std::vector<double> doubled = once;
+        for (double &v : doubled) v *= 2;
+        EXPECT_EQ(g.d.read(), doubled);
+    }
+}
+
+TEST_F(GemmTest, PlantedMistakesAreSeen) {
+    for (Math math : every_math)
+        for (const bool *form : forms) {
+            Case z = {2, 20, 24, 40, 8, 0, false, true};
+            z.a_columns = form[0];
+            z.b_columns = form[1];
+            Gemm g(z, math);
+            g.launch();
+            const std::vector<double> got = g.d.read();
+            EXPECT_EQ(count_bad(got, g.expected(), g.arg.format, 8), 0);
+            for (int64_t k : {0, 31, 32, 39})
+                EXPECT_GT(count_bad(got, g.expected(k), g.arg.format, 8), (int64_t)got.size() / 2)
+                    << k;
+            std::vector<Expected> moved = g.expected();
+            std::rotate(moved.begin(), moved.begin() + 1, moved.end());
+            EXPECT_GT(count_bad(got, moved, g.arg.format, 8), (int64_t)got.size() / 2);
+        }
+}
+
+TEST_F(GemmTest, EqualToTheBit) {
+    for (bool add : {false, true})
+        for (int splits : {1, 3}) {
+            Case z = {2, 20, 24, 200};
+            z.splits = splits;
+            z.add = z.a_columns = add;
+            Gemm g(z, Math::bf16);
+            const std::vector<double> before = g.d.v;
+            g.launch();
+            const std::vector<double> first = g.d.read();
+            g.workspace.poison();
+            if (add)
+                g.d.write(before);
+            else
+                g.d.buffer.poison();
+            g.launch();
+            EXPECT_EQ(g.d.read(), first);
+        }
+}
+
+TEST_F(GemmTest, Errors) {
     Gemm g({2, 20, 24, 40}, Math::bf16);
-    g.launch();
-    const std::vector<double> first = g.d.read();
-    g.d.buffer.poison();
-    g.launch();
-    EXPECT_EQ(g.d.read(), first);
-    twk_gemm_args a = g.arg;
-    a.k = 0;
-    EXPECT_EQ(twk_gemm(&a, nullptr), TWK_BAD_ARGUMENT);
-    a = g.arg;
-    a.d_batch = 1;
-    EXPECT_EQ(twk_gemm(&a, nullptr), TWK_BAD_ARGUMENT);
-    a = g.arg;
-    a.tf32 = 1;
-    EXPECT_EQ(twk_gemm(&a, nullptr), TWK_BAD_ARGUMENT);
-    a = g.arg;
-    a.tile = TWK_TILE_128X16;
-    EXPECT_EQ(twk_gemm(&a, nullptr), TWK_UNSUPPORTED);
-    a = g.arg;
-    a.m = int64_t(1) << 40;
-    a.batch = 1;
-    EXPECT_EQ(twk_gemm(&a, nullptr), TWK_UNSUPPORTED);
+    const auto with = [&](const std::function<void(twk_gemm_args &)> &change) {
+        twk_gemm_args a = g.arg;
+        change(a);
+        return twk_gemm(&a, nullptr);
+    };
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.k = 0; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.d_batch = 1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.tf32 = 1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.a_row = -1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.add_f32 = a.silu = 1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.tile = TWK_TILE_128X16; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.m = int64_t(1) << 40, a.batch = 1; }), TWK_UNSUPPORTED);
     EXPECT_EQ(twk_gemm(nullptr, nullptr), TWK_BAD_ARGUMENT);
+    // 40 is two tiles along K.
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.splits = 2; }), TWK_BAD_ARGUMENT);
+    EXPECT_NE(std::string(twk_error_text()).find("workspace"), std::string::npos);
+    twk_gemm_args a = g.arg;
+    a.splits = 5;
+    EXPECT_EQ(twk_gemm_workspace(&a), 2u * 2 * 20 * 24 * 4);
+}
+
+TEST_F(GemmTest, PartsWithoutAWorkspaceAreOne) {
+    Case z = {1, 20, 24, 1000};
+    z.splits = 0;
+    Gemm g(z, Math::bf16);
+    EXPECT_GT(twk_gemm_workspace(&g.arg), 0u) << "nothing is split here by itself";
+    g.arg.workspace = nullptr;
+    g.launch();
+    expect_close(g.d.read(), g.expected(), TWK_BF16, 8, "in one part");
 }
 
 } // namespace
