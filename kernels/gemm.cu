@@ -66,28 +66,26 @@ template <typename T, int ROWS> class MatrixColumns {
 
   public:
     TW_DEVICE MatrixColumns(const GemmOperand &m, int64_t batch, int row0, int k, int first_tile)
-        : step_(m.step), k_(k), at_(first_tile * Slot::depth + slot_.row) {
-        const int row = row0 + slot_.column();
-        matrix_ = static_cast<const T *>(m.matrix) + batch * m.batch + row;
-        if (row >= m.rows) k_ = 0;
+        : pass_step_(m.step * Slot::pass) {
+        const int row = row0 + slot_.column(), at = first_tile * Slot::depth + slot_.row;
+        next_ = static_cast<const T *>(m.matrix) + batch * m.batch + row + at * m.step;
+        left_ = row < m.rows ? k - at : 0;
     }
 
     TW_DEVICE void fetch(unsigned char *tile) {
 #pragma unroll
         for (int i = 0; i < Slot::passes; i++) {
-            const int at = at_ + i * Slot::pass;
-            const bool there = at < k_;
-            copy_async_16(tile + slot_.offset(i), there ? matrix_ + at * step_ : matrix_,
-                          there ? 16 : 0);
+            copy_async_16(tile + slot_.offset(i), next_, left_ > 0 ? 16 : 0);
+            next_ += pass_step_;
+            left_ -= Slot::pass;
         }
-        at_ += Slot::depth;
     }
 
   private:
     Slot slot_;
-    const T *matrix_;
-    int64_t step_;
-    int k_, at_;
+    const T *next_;
+    int64_t pass_step_;
+    int left_; // k from the next one to the last
 };
 
 template <typename TILE, int ROWS, Form FORM, bool WIDE>
