@@ -423,6 +423,47 @@ TEST_F(LargeTest, DynamicThreshold) {
     ASSERT_NEAR(floats(thresholds)[batch - 1], want, 1e-5 * want);
 }
 
+// Both operands with k outermost, the last part of a split sum; then rows, the last tile.
+TEST_F(LargeTest, MatrixProducts) {
+    const int64_t width = 64, k = big / width, part = 64 * 16; // 64 tiles of 16 along k
+    Hollow a((size_t)big * 4), b((size_t)big * 4), d((size_t)big * 4);
+    Hollow workspace((size_t)(k / part) * width * width * 4);
+    randomize(floats(a) + big - part * width, part * width);
+    randomize(floats(b) + big - part * width, part * width);
+    twk_gemm_args g = {};
+    g.batch = 1;
+    g.m = g.n = width;
+    g.k = k;
+    g.a = a.data;
+    g.b = b.data;
+    g.d = d.data;
+    g.a_row = g.b_row = width;
+    g.a_columns = g.b_columns = g.add_f32 = 1;
+    g.splits = (int)(k / part);
+    g.workspace = workspace.data;
+    g.workspace_bytes = twk_gemm_workspace(&g);
+    ASSERT_EQ(g.workspace_bytes, (size_t)(k / part) * width * width * 4);
+    ASSERT_EQ(only((uint64_t)(k / part - 1), 1, [&] { return twk_gemm(&g, nullptr); }), TWK_OK);
+    for (int64_t i = 0; i < width * width; i += 7) {
+        double sum = 0;
+        for (int64_t r = k - part; r < k; r++)
+            sum += (double)floats(a)[r * width + i / width] * floats(b)[r * width + i % width];
+        ASSERT_NEAR(floats(workspace)[(k / part - 1) * width * width + i], sum, 1e-3) << i;
+    }
+    g.m = k;
+    g.k = width;
+    g.a_columns = g.b_columns = g.add_f32 = 0;
+    g.splits = 1;
+    ASSERT_EQ(only((uint64_t)(k / 128 - 1), 1, [&] { return twk_gemm(&g, nullptr); }), TWK_OK);
+    for (int64_t i = 0; i < 128 * width; i += 7) {
+        const int64_t row = k - 128 + i / width;
+        double sum = 0;
+        for (int64_t c = 0; c < width; c++)
+            sum += (double)floats(a)[row * width + c] * floats(b)[i % width * width + c];
+        ASSERT_NEAR(floats(d)[row * width + i % width], sum, 1e-4) << i;
+    }
+}
+
 TEST_F(LargeTest, Optimizer) {
     Hollow w((size_t)big * 4), m((size_t)big * 4), v((size_t)big * 4), g((size_t)big * 4);
     twk_parameter p = {};
