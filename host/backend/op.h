@@ -155,7 +155,7 @@ enum tw_hyper {
 
 /* How SAMPLER_UPDATE goes from x0 and epsilon to the next x. */
 typedef enum tw_update_rule {
-    TW_UPDATE_DDIM = 0,         /* sigma from eta and the table's A */
+    TW_UPDATE_DDIM = 0,         /* sigma from the row's eta and A */
     TW_UPDATE_LINEAR = 1,       /* x = c_x0 x0 + c_x x + c_z z */
     TW_UPDATE_LEARNED_RANGE = 2 /* the same, log variance between the row's bounds */
 } tw_update_rule;
@@ -220,7 +220,7 @@ typedef union tw_op_attr {
     struct {
         int prediction, rule, clip; /* tw_prediction, tw_update_rule, tw_clip */
         bool rederive_epsilon, guided;
-        double eta, clip_range, guidance;
+        double clip_range, guidance;
         double quantile, max_limit; /* THRESHOLD */
     } update;
     struct {

@@ -1,7 +1,9 @@
 #include "diffusion/coefficients.h"
 
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "core/context.h"
 #include "diffusion/samplers/method.h"
@@ -33,6 +35,39 @@ static tw_status check_step(tw_context *ctx, tw_prediction prediction, int64_t t
     return TW_OK;
 }
 
+/* x0 from x and the predictions. */
+static void set_x0(const tw_sampler_options *options, tw_prediction prediction,
+                   const tw_sampler_step *step, double *row) {
+    const double w = options->guidance, signal = sqrt(step->A), noise = sqrt(1.0 - step->A);
+    double of_m = 1.0;
+    switch (prediction) {
+    case TW_PREDICT_EPSILON:
+        row[TW_COEF_X0_X] = 1.0 / signal;
+        of_m = -noise / signal;
+        break;
+    case TW_PREDICT_V:
+        row[TW_COEF_X0_X] = signal;
+        of_m = -noise;
+        break;
+    case TW_PREDICT_SAMPLE:
+        break;
+    }
+    row[TW_COEF_X0_M] = of_m * w;
+    row[TW_COEF_X0_U] = of_m * (1.0 - w);
+}
+
+static void set_common(const tw_sampler_options *options, tw_prediction prediction, int64_t t,
+                       const tw_sampler_step *step, double *row) {
+    row[TW_COEF_TIME] = (double)t;
+    row[TW_COEF_A] = step->A;
+    row[TW_COEF_1MA] = 1.0 - step->A;
+    row[TW_COEF_AP] = step->A_next;
+    row[TW_COEF_1MAP] = 1.0 - step->A_next;
+    row[TW_COEF_1MRATIO] = 1.0 - step->A / step->A_next;
+    if (options->clipping == TW_CLIPPING_RANGE) row[TW_COEF_CLIP] = options->clip_range;
+    set_x0(options, prediction, step, row);
+}
+
 tw_status tw_coefficients_make(tw_context *ctx, const tw_schedule *schedule,
                                const tw_sampler_options *options, tw_prediction prediction,
                                const int64_t *timesteps, int64_t steps, float *rows) {
@@ -49,14 +84,13 @@ tw_status tw_coefficients_make(tw_context *ctx, const tw_schedule *schedule,
         const tw_sampler_step step = {A[t], last ? end : A[timesteps[i + 1]], last};
         TW_TRY(check_step(ctx, prediction, t, &step));
         double row[TW_COEF_WIDTH] = {0};
-        row[TW_COEF_TIME] = (double)t;
-        row[TW_COEF_A] = step.A;
-        row[TW_COEF_1MA] = 1.0 - step.A;
-        row[TW_COEF_AP] = step.A_next;
-        row[TW_COEF_1MAP] = 1.0 - step.A_next;
-        row[TW_COEF_1MRATIO] = 1.0 - step.A / step.A_next;
+        set_common(options, prediction, t, &step, row);
         method->coefficients(options, &step, row);
-        for (int c = 0; c < TW_COEF_WIDTH; c++) rows[i * TW_COEF_WIDTH + c] = (float)row[c];
+        float *out = rows + i * TW_COEF_WIDTH;
+        for (int c = 0; c < TW_COEF_WIDTH; c++) out[c] = (float)row[c];
+        const uint32_t number = (uint32_t)i;
+        memcpy(&out[TW_COEF_STEP], &number, sizeof number);
+        memcpy(&out[TW_COEF_GENERAL_STEP], &number, sizeof number);
     }
     return TW_OK;
 }

@@ -1,6 +1,7 @@
 #include "support/diffusion.h"
 
 #include <cfloat>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -33,6 +34,12 @@ std::vector<int64_t> leading(tw_context *ctx, int64_t S) {
 Schedule linear(tw_context *ctx) {
     const tw_schedule_options options = TW_SCHEDULE_OPTIONS_INIT;
     return make_schedule(ctx, options);
+}
+
+uint32_t number_at(const float *row, int column) {
+    uint32_t bits;
+    memcpy(&bits, row + column, sizeof bits);
+    return bits;
 }
 
 // Each entry is the float32 next to the exact one.
@@ -68,18 +75,40 @@ TEST(Coefficients, CommonColumnsAreRoundedOnce) {
             expect_float(row[TW_COEF_1MAP], rest_next, "1 - A_p");
             const long double ratio = A == A_next ? 0.0L : (rest - rest_next) / A_next;
             expect_float(row[TW_COEF_1MRATIO], ratio, "1 - A_t / A_p");
-            EXPECT_EQ(i + 1 < times.size() ? 1.0f : 0.0f, row[TW_COEF_NOISE]) << i;
+            EXPECT_EQ(1.0f, row[TW_COEF_ETA]);
+            EXPECT_EQ((uint32_t)i, number_at(row, TW_COEF_STEP));
+            EXPECT_EQ((uint32_t)i, number_at(row, TW_COEF_GENERAL_STEP));
         }
     }
 }
 
-TEST(Coefficients, DdimWithoutEtaAddsNoNoise) {
+// The columns give the x0 that the prediction means, with guidance in it, and what clips it.
+TEST(Coefficients, X0IsALinearCombination) {
     Context ctx = cpu_context();
     Schedule schedule = linear(ctx.get());
-    tw_sampler_options options = TW_SAMPLER_OPTIONS_INIT;
-    const std::vector<float> rows =
-        make_rows(ctx.get(), schedule.get(), options, TW_PREDICT_EPSILON, leading(ctx.get(), 10));
-    for (size_t i = 0; i < 10; i++) EXPECT_EQ(0.0f, rows[i * TW_COEF_WIDTH + TW_COEF_NOISE]);
+    const std::vector<int64_t> times = leading(ctx.get(), 20);
+    for (tw_prediction prediction : {TW_PREDICT_EPSILON, TW_PREDICT_SAMPLE, TW_PREDICT_V})
+        for (double w : {1.0, 0.0, 7.5}) {
+            tw_sampler_options options = TW_SAMPLER_OPTIONS_INIT;
+            options.kind = TW_SAMPLER_DDPM;
+            options.guidance = w;
+            options.clipping = w == 1 ? TW_CLIPPING_NONE : TW_CLIPPING_RANGE;
+            options.clip_range = 1.5;
+            const std::vector<float> rows =
+                make_rows(ctx.get(), schedule.get(), options, prediction, times);
+            for (size_t i = 0; i < times.size(); i++) {
+                const float *r = &rows[i * TW_COEF_WIDTH];
+                const double a = r[TW_COEF_A], b = r[TW_COEF_1MA], x = 0.7, m = -0.4, u = 1.3;
+                const double g = u + w * (m - u);
+                const double want =
+                    prediction == TW_PREDICT_EPSILON  ? (x - std::sqrt(b) * g) / std::sqrt(a)
+                    : prediction == TW_PREDICT_SAMPLE ? g
+                                                      : std::sqrt(a) * x - std::sqrt(b) * g;
+                const double got = r[TW_COEF_X0_X] * x + r[TW_COEF_X0_M] * m + r[TW_COEF_X0_U] * u;
+                EXPECT_WITHIN(got, want, 1e-6 * (1 + w) / std::sqrt(a));
+                EXPECT_EQ(w == 1 ? 0.0f : 1.5f, r[TW_COEF_CLIP]);
+            }
+        }
 }
 
 // Normals as the generator of the goldens draws them: [n, 4, 4, channels], rounded to float32.
@@ -105,7 +134,7 @@ double ancestral(const float *row, tw_variance variance, bool v_prediction, bool
     double scale = row[TW_COEF_Z];
     if (variance == TW_VARIANCE_LEARNED_RANGE) {
         const double f = (o + 1) / 2;
-        scale = row[TW_COEF_NOISE] *
+        scale = row[TW_COEF_Z] *
                 std::exp((f * row[TW_COEF_LOGVAR_MAX] + (1 - f) * row[TW_COEF_LOGVAR_MIN]) / 2);
     }
     return row[TW_COEF_X0] * x0 + row[TW_COEF_X] * x + scale * z;
@@ -172,11 +201,9 @@ TEST(Coefficients, DdimEtaOneHasThePosteriorOfDdpm) {
                       std::sqrt(r[TW_COEF_AP]) - dir * std::sqrt(r[TW_COEF_A] / rest),
                       1e-6 * (1 + 1 / std::sqrt(rest)));
         EXPECT_WITHIN(r[TW_COEF_Z], std::sqrt(sigma2), 1e-6 * std::sqrt(sigma2));
-        EXPECT_EQ(1.0f, r[TW_COEF_NOISE]);
     }
     const float *last = &rows[(times.size() - 1) * TW_COEF_WIDTH];
     EXPECT_EQ(0.0f, last[TW_COEF_Z]);
-    EXPECT_EQ(0.0f, last[TW_COEF_NOISE]);
     EXPECT_EQ(1.0f, last[TW_COEF_X0]);
     EXPECT_EQ(0.0f, last[TW_COEF_X]);
 }

@@ -171,7 +171,7 @@ TEST(Steps, TimeAndCounter) {
     for (tw_dtype p : kBoth) {
         const Arg coef = Fixed(TW_F32, {2, TW_COEF_WIDTH}, table);
         EXPECT_EQ(RunOp({TW_OP_STEP_TIME, a, {coef, Rng(1, 2, 1)}, {Out({3})}}, p)[0],
-                  Values(3, 15.0 / 4));
+                  Values(3, (TW_COEF_WIDTH + 3) / 4.0));
         EXPECT_TRUE(
             std::isnan(RunOp({TW_OP_STEP_TIME, a, {coef, Rng(1, 2, 2)}, {Out({1})}}, p)[0][0]));
         EXPECT_EQ(RunOp({TW_OP_NEXT_STEP, NoAttr(), {}, {Rng(4, 5, 6)}}, p)[0],

@@ -23,14 +23,22 @@ struct Case {
     bool learned() const { return attr.update.rule == TW_UPDATE_LEARNED_RANGE; }
 };
 
+// Column `column` of the row that is read.
+void Put(Case &k, int column, double v) {
+    k.table[(size_t)(TW_COEF_WIDTH + column)] = (double)(float)v;
+}
+
 Case Make(Random &random) {
     Case k;
     k.attr = NoAttr();
     const double a = 0.3, ap = 0.7;
     k.table = Values(2 * TW_COEF_WIDTH, kNaN); /* only row 1 may be read */
-    const Values row{10, a, 1 - a, ap, 1 - ap, 1 - a / ap, 0.6, 0.35, 0.2, -4, -1, 1};
-    std::copy(row.begin(), row.end(), k.table.begin() + TW_COEF_WIDTH);
-    for (double &v : k.table) v = (double)(float)v;
+    const std::pair<int, double> columns[] = {
+        {TW_COEF_TIME, 10},       {TW_COEF_A, a},           {TW_COEF_1MA, 1 - a},
+        {TW_COEF_AP, ap},         {TW_COEF_1MAP, 1 - ap},   {TW_COEF_1MRATIO, 1 - a / ap},
+        {TW_COEF_X0, 0.6},        {TW_COEF_X, 0.35},        {TW_COEF_Z, 0.2},
+        {TW_COEF_LOGVAR_MIN, -4}, {TW_COEF_LOGVAR_MAX, -1}, {TW_COEF_ETA, 0}};
+    for (const auto &c : columns) Put(k, c.first, c.second);
     k.x = random.Normal({k.n, k.pixels, k.c}, 1.5);
     k.m = random.Normal({k.n, k.pixels, 2 * k.c});
     k.uncond = random.Normal({k.n, k.pixels, 2 * k.c});
@@ -80,7 +88,8 @@ void Plain(const Case &k, Values *x_new, Values *x0_all) {
             e = (x - std::sqrt(Coef(k, TW_COEF_A)) * x0) / std::sqrt(Coef(k, TW_COEF_1MA));
         double y;
         if (u.rule == TW_UPDATE_DDIM) {
-            const double sigma = u.eta * std::sqrt(Coef(k, TW_COEF_1MAP) / Coef(k, TW_COEF_1MA)) *
+            const double sigma = Coef(k, TW_COEF_ETA) *
+                                 std::sqrt(Coef(k, TW_COEF_1MAP) / Coef(k, TW_COEF_1MA)) *
                                  std::sqrt(Coef(k, TW_COEF_1MRATIO));
             y = std::sqrt(Coef(k, TW_COEF_AP)) * x0 +
                 std::sqrt(std::max(Coef(k, TW_COEF_1MAP) - sigma * sigma, 0.0)) * e + sigma * z;
@@ -88,9 +97,8 @@ void Plain(const Case &k, Values *x_new, Values *x0_all) {
             double factor = Coef(k, TW_COEF_Z);
             if (k.learned()) {
                 const double f = (k.m[(size_t)(i / k.c * 2 * k.c + k.c + i % k.c)] + 1) / 2;
-                factor = std::exp(0.5 * (f * Coef(k, TW_COEF_LOGVAR_MAX) +
-                                         (1 - f) * Coef(k, TW_COEF_LOGVAR_MIN)));
-                if (Coef(k, TW_COEF_NOISE) == 0) factor = 0;
+                factor *= std::exp(0.5 * (f * Coef(k, TW_COEF_LOGVAR_MAX) +
+                                          (1 - f) * Coef(k, TW_COEF_LOGVAR_MIN)));
             }
             y = Coef(k, TW_COEF_X0) * x0 + Coef(k, TW_COEF_X) * x + factor * z;
         }
@@ -142,7 +150,7 @@ TEST(SamplerUpdate, IsTheFormula) {
                             k.attr.update.rederive_epsilon = rederive;
                             k.attr.update.guided = guided;
                             k.attr.update.guidance = 2.5;
-                            k.attr.update.eta = eta;
+                            Put(k, TW_COEF_ETA, eta);
                             Check(k, "rule " + std::to_string(rule) + " prediction " +
                                          std::to_string(prediction) + " clip " +
                                          std::to_string(clip) + " eta " + std::to_string(eta));
@@ -154,10 +162,10 @@ TEST(SamplerUpdate, TheLastStepGivesX0WithoutNoise) {
     for (int rule : {TW_UPDATE_DDIM, TW_UPDATE_LINEAR, TW_UPDATE_LEARNED_RANGE}) {
         Case k = Make(random);
         k.attr.update.rule = rule;
-        k.attr.update.eta = 1;
         double *row = &k.table[TW_COEF_WIDTH];
+        row[TW_COEF_ETA] = 1;
         row[TW_COEF_AP] = 1, row[TW_COEF_1MAP] = 0, row[TW_COEF_1MRATIO] = row[TW_COEF_1MA];
-        row[TW_COEF_X0] = 1, row[TW_COEF_X] = 0, row[TW_COEF_Z] = 0, row[TW_COEF_NOISE] = 0;
+        row[TW_COEF_X0] = 1, row[TW_COEF_X] = 0, row[TW_COEF_Z] = 0;
         const auto out = RunOp(MakeOp(k), TW_F64);
         EXPECT_EQ(out[0], out[1]) << rule;
     }
@@ -166,7 +174,7 @@ TEST(SamplerUpdate, TheLastStepGivesX0WithoutNoise) {
 TEST(SamplerUpdate, ASampleDoesNotDependOnTheBatch) {
     Random random(72);
     Case k = Make(random);
-    k.attr.update.eta = 1;
+    Put(k, TW_COEF_ETA, 1);
     const Values all = RunOp(MakeOp(k), TW_F32)[0];
     Case one = k;
     one.n = 1;

@@ -27,7 +27,7 @@ static update update_of(const tw_ref_call *c, int m, int table, const int64_t *r
     u.root_a = sqrt(u.row[TW_COEF_A]);
     u.root_1ma = sqrt(u.row[TW_COEF_1MA]);
     u.root_ap = sqrt(u.row[TW_COEF_AP]);
-    const double eta = c->attr.update.eta;
+    const double eta = u.row[TW_COEF_ETA];
     u.sigma = eta == 0 ? 0
                        : eta * sqrt(u.row[TW_COEF_1MAP] / u.row[TW_COEF_1MA]) *
                              sqrt(u.row[TW_COEF_1MRATIO]);
@@ -82,9 +82,10 @@ static double clip(const update *u, double x0, double limit) {
 static double noise_factor(const update *u, int64_t i) {
     if (u->call->attr.update.rule == TW_UPDATE_DDIM) return u->sigma;
     if (u->call->attr.update.rule == TW_UPDATE_LINEAR) return u->row[TW_COEF_Z];
-    if (u->row[TW_COEF_NOISE] == 0) return 0;
+    if (u->row[TW_COEF_Z] == 0) return 0;
     const double f = (output_at(u, i, true) + 1) / 2;
-    return exp(0.5 * (f * u->row[TW_COEF_LOGVAR_MAX] + (1 - f) * u->row[TW_COEF_LOGVAR_MIN]));
+    return u->row[TW_COEF_Z] *
+           exp(0.5 * (f * u->row[TW_COEF_LOGVAR_MAX] + (1 - f) * u->row[TW_COEF_LOGVAR_MIN]));
 }
 
 /* The new x of element i; z is read only where the noise has a factor. */
@@ -104,9 +105,7 @@ void TW_REF(sampler_update)(const tw_ref_call *c) {
     const update u = update_of(c, 0, 2, rng);
     const real *limits = c->attr.update.clip == TW_CLIP_DYNAMIC ? c->in[4] : NULL;
     real *x = c->out[0], *x0 = c->n_out > 1 ? c->out[1] : NULL;
-    const bool quiet = c->attr.update.rule == TW_UPDATE_DDIM     ? u.sigma == 0
-                       : c->attr.update.rule == TW_UPDATE_LINEAR ? u.row[TW_COEF_Z] == 0
-                                                                 : u.row[TW_COEF_NOISE] == 0;
+    const bool quiet = c->attr.update.rule == TW_UPDATE_DDIM ? u.sigma == 0 : u.row[TW_COEF_Z] == 0;
     TW_PARALLEL(c, samples * count)
     for (int64_t n = 0; n < samples; n++) {
         const tw_philox_key key = tw_ref_key(rng, n, TW_PURPOSE_SAMPLER);

@@ -29,7 +29,7 @@ static void coefficients(const tw_sampler_options *options, const tw_sampler_ste
     row[TW_COEF_LOGVAR_MIN] = log(small);
     row[TW_COEF_LOGVAR_MAX] = log(large);
     if (step->last) return;
-    row[TW_COEF_NOISE] = 1.0;
+    if (options->variance == TW_VARIANCE_LEARNED_RANGE) row[TW_COEF_Z] = 1.0;
     if (options->variance == TW_VARIANCE_FIXED_SMALL) row[TW_COEF_Z] = sqrt(small);
     if (options->variance == TW_VARIANCE_FIXED_LARGE) row[TW_COEF_Z] = sqrt(large);
 }

@@ -24,7 +24,7 @@ typedef struct tw_sampler_method {
      * there already. */
     void (*coefficients)(const tw_sampler_options *options, const tw_sampler_step *step,
                          double *row);
-    /* Sets attr->update's rule and eta. */
+    /* Sets attr->update's rule. */
     void (*attributes)(const tw_sampler_options *options, tw_op_attr *attr);
 } tw_sampler_method;
 
