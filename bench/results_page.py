@@ -21,6 +21,7 @@ KERNELS = {
     "wrappers": ["building blocks (shuffles, votes, copies, barriers, clusters, conversions)"],
     "mma": ["matrix building blocks (ldmatrix, mma, small copies, swizzle)"],
     "noise": ["noise fill", "step counter"],
+    "draw": ["time steps, dropped labels, mirrored images", "scaled samples, constants"],
     "sampler": ["fused DDIM update", "dynamic threshold"],
     "update": ["general sampler update", "forward noising"],
     "group_norm": ["GroupNorm forward", "GroupNorm backward"],

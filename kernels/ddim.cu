@@ -19,7 +19,7 @@ TW_DEVICE void step_elements(const twk_ddim_args &a, const DdimStep &s, float th
         float e;
         predict(s, a.prediction, x[i], m[i], &x0[i], &e);
         if (a.clip_mode != TWK_CLIP_NONE) {
-            x0[i] = fminf(fmaxf(x0[i], -threshold), threshold);
+            x0[i] = clamp_to(x0[i], threshold);
             if (a.clip_mode == TWK_CLIP_DYNAMIC) x0[i] = x0[i] / threshold;
             if (a.rederive_epsilon) e = (x[i] - s.sqrt_a_t * x0[i]) * s.inv_sqrt_b_t;
         }

@@ -15,6 +15,13 @@ template <typename ARGS> TW_DEVICE int64_t row_of(const ARGS &a, int64_t sample)
     return row < a.n_rows ? row : a.n_rows - 1;
 }
 
+// A row of a table whose rows lie `stride` words apart; 0: side by side.
+template <typename ROW> TW_DEVICE const ROW *row_at(const ROW *rows, int64_t row, int64_t stride) {
+    return stride ? reinterpret_cast<const ROW *>(reinterpret_cast<const float *>(rows) +
+                                                  row * stride)
+                  : rows + row;
+}
+
 struct DdimStep {
     float sqrt_a_t, sqrt_b_t, inv_sqrt_a_t, inv_sqrt_b_t; // b = 1 - A
     float sqrt_a_p, sqrt_b_p, sigma, direction;
@@ -22,7 +29,7 @@ struct DdimStep {
 };
 
 TW_DEVICE DdimStep ddim_step(const twk_ddim_args &a, int64_t sample) {
-    const twk_ddim_row r = a.rows[row_of(a, sample)];
+    const twk_ddim_row r = *row_at(a.rows, row_of(a, sample), a.row_stride);
     DdimStep s;
     s.sqrt_a_t = sqrtf(r.a_t);
     s.sqrt_b_t = sqrtf(r.one_minus_a_t);

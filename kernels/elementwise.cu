@@ -26,7 +26,7 @@ TW_DEVICE void store_some(T *p, int count, const float (&v)[V]) {
 struct Forward {
     twk_activation f;
     TW_DEVICE float operator()(float x, float) const {
-        return f == TWK_SILU ? silu(x) : f == TWK_RELU ? fmaxf(x, 0.0f) : gelu(x);
+        return f == TWK_SILU ? silu(x) : f == TWK_RELU ? (x < 0.0f ? 0.0f : x) : gelu(x);
     }
 };
 struct Backward {
@@ -41,7 +41,7 @@ struct Combine {
     TW_DEVICE float operator()(float a, float b) const { return ca * a + cb * b; }
 };
 
-// Work: a thread owns 16 bytes of each tensor, a block 256 such vectors. b may be missing.
+// Work: a thread owns 16 bytes of each tensor, a block 256 such vectors. A missing b counts as 1.
 // Limit: device memory; in 16-bit formats GELU comes near the arithmetic's.
 template <typename T, bool WIDE, typename F>
 __global__ void __launch_bounds__(block_threads)
@@ -50,8 +50,10 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t first = ((int64_t)blockIdx.x * block_threads + threadIdx.x) * V;
     if (first >= n) return;
     const int count = (int)smaller<int64_t>(V, n - first);
-    float x[V], y[V] = {};
+    float x[V], y[V];
     load_some<WIDE>(a + first, count, x);
+#pragma unroll
+    for (int i = 0; i < V; i++) y[i] = 1.0f;
     if (b) load_some<WIDE>(b + first, count, y);
 #pragma unroll
     for (int i = 0; i < V; i++) x[i] = f(x[i], y[i]);
@@ -74,6 +76,36 @@ __global__ void __launch_bounds__(block_threads)
 #pragma unroll
     for (int i = 0; i < V; i++) a[i] += b[i];
     store<WIDE>(y + at.at, at.count, a);
+}
+
+// Work: a thread owns V consecutive elements of one sample, a block 256 vectors of the batch.
+// Limit: device memory.
+template <typename T, bool WIDE>
+__global__ void __launch_bounds__(block_threads)
+    scale_samples_kernel(int64_t batch, int64_t elements, int64_t vectors, const T *x,
+                         const float *s, bool divide, T *y) {
+    constexpr int V = per_16<T>;
+    const int64_t index = (int64_t)blockIdx.x * block_threads + threadIdx.x;
+    if (index >= batch * vectors) return;
+    const Place at = place_of(index, vectors, elements, V);
+    const float factor = s[at.sample];
+    float v[V];
+    load<WIDE>(x + at.at, at.count, v);
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] = divide ? v[i] / factor : v[i] * factor;
+    store<WIDE>(y + at.at, at.count, v);
+}
+
+// Work: a thread writes 16 bytes, a block 256 such vectors. Limit: device memory.
+template <typename T, bool WIDE>
+__global__ void __launch_bounds__(block_threads) fill_kernel(int64_t n, float value, T *out) {
+    constexpr int V = per_16<T>;
+    const int64_t first = ((int64_t)blockIdx.x * block_threads + threadIdx.x) * V;
+    if (first >= n) return;
+    float v[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] = value;
+    store_some<WIDE>(out + first, (int)smaller<int64_t>(V, n - first), v);
 }
 
 // Work: a thread owns V consecutive elements of one sample, a block 256 vectors of the batch.
@@ -165,6 +197,45 @@ extern "C" twk_status twk_add_vector(twk_format format, int64_t batch, int64_t p
             return TW_LAUNCH((add_vector_kernel<T, decltype(w)::value>), config, rows, pixels,
                              channels, vectors, static_cast<const T *>(x),
                              static_cast<const T *>(v), v_stride, static_cast<T *>(y));
+        });
+    });
+}
+
+extern "C" twk_status twk_scale_samples(twk_format format, int64_t batch, int64_t elements,
+                                        const void *x, const float *s, int divide, void *y,
+                                        twk_stream stream) {
+    TW_REQUIRE(total_of(batch, elements) > 0, "scale samples: sizes must be positive");
+    TW_REQUIRE(x && s && y, "scale samples: inputs and output are needed");
+    return with_format(format, [&](auto t) {
+        using T = decltype(t);
+        const int64_t vectors = ceil_div<int64_t>(elements, per_16<T>);
+        LaunchConfig config;
+        config.block = dim3(block_threads);
+        config.stream = stream;
+        if (!grid_for(batch * vectors, block_threads, &config.grid))
+            return fail(TWK_BAD_ARGUMENT, "scale samples: more elements than a grid can hold");
+        const bool wide = elements % per_16<T> == 0 && aligned_16(x) && aligned_16(y);
+        return with_flag(wide, [&](auto w) {
+            return TW_LAUNCH((scale_samples_kernel<T, decltype(w)::value>), config, batch, elements,
+                             vectors, static_cast<const T *>(x), s, divide != 0,
+                             static_cast<T *>(y));
+        });
+    });
+}
+
+extern "C" twk_status twk_constant(twk_format format, int64_t n, float value, void *out,
+                                   twk_stream stream) {
+    TW_REQUIRE(n > 0 && out, "fill: an output is needed");
+    return with_format(format, [&](auto t) {
+        using T = decltype(t);
+        LaunchConfig config;
+        config.block = dim3(block_threads);
+        config.stream = stream;
+        if (!grid_for(n, block_threads * per_16<T>, &config.grid))
+            return fail(TWK_BAD_ARGUMENT, "fill: more elements than a grid can hold");
+        return with_flag(aligned_16(out), [&](auto w) {
+            return TW_LAUNCH((fill_kernel<T, decltype(w)::value>), config, n, value,
+                             static_cast<T *>(out));
         });
     });
 }

@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t at = (int64_t)blockIdx.x * block_threads + threadIdx.x;
     if (at >= n * width) return;
     const int64_t row = index[at / width];
-    out[at] = row >= 0 && row < rows ? table[row * width + at % width] : from_float<T>(0.0f);
+    out[at] = row >= 0 && row < rows ? table[row * width + at % width] : from_float<T>(NAN);
 }
 
 // Work: a thread owns one element of the table and walks through the batch in order, so that the
@@ -52,7 +52,8 @@ __global__ void __launch_bounds__(block_threads) time_kernel(const twk_time_embe
     }
     const int i = column % half;
     const bool sine = (column < half) != (a.cosine_first != 0);
-    const float t = a.t[a.counter ? (int64_t)*a.counter : n];
+    const float time = a.t[a.counter ? (int64_t)*a.counter : n];
+    const float t = a.log_time ? logf(time) : time;
     float value;
     if (a.weights) {
         // Whole turns are taken off before pi comes in: the angle may be large.
@@ -117,6 +118,7 @@ extern "C" twk_status twk_time_embedding(const twk_time_embedding_args *args, tw
     TW_REQUIRE(a.width >= 2 && total_of(a.batch, a.width) > 0,
                "time embedding: batch must be positive and width at least 2");
     TW_REQUIRE(a.t && a.out, "time embedding: times and output are needed");
+    TW_REQUIRE(a.weights || !a.log_time, "time embedding: the logarithm is Fourier's only");
     TW_REQUIRE(a.weights || (a.max_period > 1 && a.shift < (float)(a.width / 2)),
                "time embedding: max_period must exceed 1 and shift stay below half the width");
     LaunchConfig config;

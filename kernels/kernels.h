@@ -24,58 +24,13 @@
 
 #include "base.h"
 #include "conv.h"
+#include "draw.h"
 #include "gemm.h"
+#include "noise.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* --- noise ----------------------------------------------------------------------------------- */
-
-/* Purposes: the upper half of the generator's fourth counter word. */
-enum {
-    TWK_NOISE_INITIAL = 0,
-    TWK_NOISE_SAMPLER = 1,
-    TWK_NOISE_TRAIN_T = 2,
-    TWK_NOISE_TRAIN_NOISE = 3,
-    TWK_NOISE_COND_DROP = 4,
-    TWK_NOISE_SHUFFLE = 5,
-    TWK_NOISE_INIT = 6,
-    TWK_NOISE_FLIP = 7,
-    TWK_NOISE_SPLIT = 8,
-    TWK_NOISE_GOLDEN = 9,
-    TWK_NOISE_INPAINT = 10,
-    TWK_NOISE_DROPOUT = 0x8000, /* + layer */
-};
-
-/* Which samples' noise: sample n of the batch is samples[n] where that is given (device memory),
- * else first_sample + n. device_seed, where given, replaces seed: a captured graph can then be
- * replayed with another one. */
-typedef struct twk_noise {
-    uint64_t seed;
-    uint64_t first_sample;
-    const uint64_t *device_seed;
-    const uint64_t *samples;
-} twk_noise;
-
-typedef enum twk_fill { TWK_FILL_NORMAL, TWK_FILL_UNIFORM, TWK_FILL_WORDS } twk_fill;
-
-/* Fills out with noise: normals, uniforms in [0, 1), or the generator's words (format TWK_F32;
- * the words are stored as they are). */
-typedef struct twk_noise_fill_args {
-    int64_t batch, elements;
-    void *out;
-    twk_format format;
-    twk_fill kind;
-    uint32_t purpose, step;
-    float scale; /* normals and uniforms are multiplied by it */
-    twk_noise noise;
-} twk_noise_fill_args;
-
-twk_status twk_noise_fill(const twk_noise_fill_args *args, twk_stream stream);
-
-/* *counter += by: the last node of a captured step. */
-twk_status twk_counter_add(uint32_t *counter, uint32_t by, twk_stream stream);
 
 /* --- DDIM update ----------------------------------------------------------------------------- */
 
@@ -122,9 +77,10 @@ typedef struct twk_ddim_args {
     const float *threshold; /* [batch], from twk_dynamic_threshold */
     int rederive_epsilon;   /* epsilon again from the clipped x0 */
     /* Coefficients on the device: sample n uses rows[row_index[n]], or rows[*counter] without
-     * row_index, or rows[0] without either. An index past n_rows - 1 uses the last row. */
+     * row_index, or rows[0] without either. An index past n_rows - 1 uses the last row. Rows lie
+     * row_stride 4-byte words apart, 0: side by side. */
     const twk_ddim_row *rows;
-    int64_t n_rows;
+    int64_t n_rows, row_stride;
     const uint32_t *counter;
     const int32_t *row_index;
     twk_noise noise;
@@ -143,7 +99,7 @@ twk_status twk_ddim_update(const twk_ddim_args *args, twk_stream stream);
 
 /* threshold[n] = clamp(quantile of |x0| over sample n, 1, limit), x0 from the same arguments as
  * the update that follows (clipping, noise, masks and outputs are not looked at). The quantile is
- * interpolated between the two nearest order statistics. */
+ * interpolated between the two nearest order statistics; a NaN in the sample makes it NaN. */
 twk_status twk_dynamic_threshold(const twk_ddim_args *args, float quantile, float limit,
                                  float *threshold, twk_stream stream);
 
@@ -172,8 +128,9 @@ typedef struct twk_update_args {
     /* The network's output o for a learned variance, in p_format: cz is then multiplied by
      * exp((f log_large + (1 - f) log_small) / 2), f = (o + 1) / 2. NULL for none. */
     const void *variance;
+    const float *threshold; /* [batch]: y is clamped to it and divided by it; NULL: row's clip */
     const twk_update_row *rows;
-    int64_t n_rows;
+    int64_t n_rows, row_stride; /* as in the DDIM update */
     const uint32_t *counter;
     const int32_t *row_index;
     twk_noise noise;
@@ -197,10 +154,10 @@ typedef struct twk_noising_args {
     void *x_t;
     float *target; /* epsilon, x0, v or score; NULL when not wanted */
     twk_prediction prediction;
-    const int32_t *time;          /* [batch], each in [0, n_times) */
-    const float *a, *one_minus_a; /* [n_times], each rounded from float64 */
-    int64_t n_times;
-    uint32_t purpose; /* TWK_NOISE_TRAIN_NOISE in training */
+    const int32_t *time;           /* [batch]; one outside of [0, n_times) gives NaN */
+    const float *a, *one_minus_a;  /* [n_times], each rounded from float64 */
+    int64_t n_times, table_stride; /* elements between their entries; 0 counts as 1 */
+    uint32_t purpose;              /* TWK_NOISE_TRAIN_NOISE in training */
     uint32_t step;
     const uint32_t *device_step; /* replaces step where given */
     twk_noise noise;
@@ -253,7 +210,7 @@ twk_status twk_activation_forward(twk_activation f, twk_format format, int64_t n
 twk_status twk_activation_backward(twk_activation f, twk_format format, int64_t n, const void *x,
                                    const void *dy, void *dx, twk_stream stream);
 
-/* y = ca a + cb b; b may be NULL. Its gradients are the same call with one input. */
+/* y = ca a + cb b, or ca a + cb where b is NULL. */
 twk_status twk_add(twk_format format, int64_t n, float ca, const void *a, float cb, const void *b,
                    void *y, twk_stream stream);
 
@@ -261,6 +218,13 @@ twk_status twk_add(twk_format format, int64_t n, float ca, const void *a, float 
 twk_status twk_add_vector(twk_format format, int64_t batch, int64_t pixels, int64_t channels,
                           const void *x, const void *v, int64_t v_stride, void *y,
                           twk_stream stream);
+
+/* y[n, e] = x[n, e] s[n], or x[n, e] / s[n]. */
+twk_status twk_scale_samples(twk_format format, int64_t batch, int64_t elements, const void *x,
+                             const float *s, int divide, void *y, twk_stream stream);
+
+/* out[i] = value. */
+twk_status twk_constant(twk_format format, int64_t n, float value, void *out, twk_stream stream);
 
 /* y = x / (1 - probability), or 0 where the element's uniform lies below probability. The mask is
  * the noise of purpose TWK_NOISE_DROPOUT + layer: the backward pass is the same call on dy. */
@@ -333,7 +297,7 @@ twk_status twk_image_to_tensor(const twk_image_args *args, twk_stream stream);
 /* --- embeddings --------------------------------------------------------------------------------
  */
 
-/* out[i] = table[index[i]], zeros for an index outside [0, rows). dtable (fp32) is added to, in the
+/* out[i] = table[index[i]], NaN for an index outside [0, rows). dtable (fp32) is added to, in the
  * order of i. */
 twk_status twk_embedding(twk_format format, int64_t n, int64_t rows, int64_t width,
                          const void *table, const int32_t *index, void *out, twk_stream stream);
@@ -342,14 +306,16 @@ twk_status twk_embedding_backward(twk_format format, int64_t n, int64_t rows, in
                                   twk_stream stream);
 
 /* Sinusoidal: angle_i = scale t max_period^(-i / (half - shift)); Fourier (weights given): angle_i
- * = 2 pi t weights[i]. out[n] = sines then cosines (cosines first on request), half = width / 2, a
- * zero at the end of an odd width. Sample n's t is t[n], or t[*counter] for all. */
+ * = 2 pi t weights[i], or with log t for t. out[n] = sines then cosines (cosines first on request),
+ * half = width / 2, a zero at the end of an odd width. Sample n's t is t[n], or t[*counter] for
+ * all. */
 typedef struct twk_time_embedding_args {
     int64_t batch;
     int width;
     const float *t;
     const uint32_t *counter;
     const float *weights;
+    int log_time;
     float max_period, shift, scale;
     int cosine_first;
     twk_format format;
@@ -369,9 +335,10 @@ typedef struct twk_mse_args {
     const float *target;
     const float *weight; /* [batch], NULL for 1 */
     float gradient_scale;
-    void *dp;           /* NULL when not wanted; may be p */
-    float *sample_loss; /* [batch] */
-    float *loss;        /* NULL when not wanted */
+    const float *device_gradient_scale; /* replaces gradient_scale where given */
+    void *dp;                           /* NULL when not wanted; may be p */
+    float *sample_loss;                 /* [batch]; NULL where dp is all that is wanted */
+    float *loss;                        /* NULL when not wanted */
     void *workspace;
     size_t workspace_bytes;
 } twk_mse_args;

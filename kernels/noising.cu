@@ -20,9 +20,10 @@ __global__ void __launch_bounds__(block_threads)
     const Place at = place_of(index, vectors, a.elements, V);
     float x[V], z[V], target[V];
     load<WIDE>(static_cast<const X0 *>(a.x0) + at.at, at.count, x);
-    int64_t t = a.time[at.sample];
-    t = t < 0 ? 0 : t < a.n_times ? t : a.n_times - 1;
-    const float ca = sqrtf(a.a[t]), cb = sqrtf(a.one_minus_a[t]);
+    const int64_t t = a.time[at.sample], entry = t * (a.table_stride ? a.table_stride : 1);
+    const bool known = t >= 0 && t < a.n_times;
+    const float ca = known ? sqrtf(a.a[entry]) : NAN;
+    const float cb = known ? sqrtf(a.one_minus_a[entry]) : NAN;
     const uint32_t step = a.device_step ? *a.device_step : a.step;
     normals<V>(make_noise(a.noise, at.sample, a.purpose, step), at.first, z);
 #pragma unroll
@@ -57,7 +58,8 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t index = (int64_t)blockIdx.x * block_threads + threadIdx.x;
     if (index >= a.batch * vectors) return;
     const Place at = place_of(index, vectors, a.elements, V);
-    const Noise noise = make_noise(a.noise, at.sample, a.purpose, a.step);
+    const uint32_t step = a.device_step ? *a.device_step : a.step;
+    const Noise noise = make_noise(a.noise, at.sample, a.purpose, step);
     float z[V];
     if (a.kind == TWK_FILL_NORMAL) {
         normals<V>(noise, at.first, z);
@@ -110,6 +112,7 @@ extern "C" twk_status twk_forward_noising(const twk_noising_args *args, twk_stre
     TW_REQUIRE(a.elements <= int64_t(1) << 34, "noising: a sample has at most 2^34 elements");
     TW_REQUIRE(a.x0 && a.x_t && a.time, "noising: x0, x_t and time are needed");
     TW_REQUIRE(a.a && a.one_minus_a && a.n_times > 0, "noising: the tables of A are needed");
+    TW_REQUIRE(a.table_stride >= 0, "noising: the table's stride must not be negative");
     TW_REQUIRE((unsigned)a.prediction <= TWK_PREDICT_SCORE, "noising: unknown prediction");
     TW_REQUIRE(a.purpose <= 0xffffu, "noising: a purpose has 16 bits");
     return with_format(a.x0_format, [&](auto x0) {

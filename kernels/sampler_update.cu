@@ -43,7 +43,8 @@ TW_DEVICE float scaled_error(const twk_update_args &a, const Place &at, const fl
 // Everything for one vector; gives its part of the error norm.
 template <typename P, bool WIDE, bool ERROR, int V>
 TW_DEVICE float update_vector(const twk_update_args &a, const Place &at, bool whole) {
-    const twk_update_row &r = a.rows[row_of(a, at.sample)];
+    const twk_update_row &r = *row_at(a.rows, row_of(a, at.sample), a.row_stride);
+    const float threshold = a.threshold ? a.threshold[at.sample] : 0.0f;
     float x[V], y[V] = {}, out[V], err[V];
     load<WIDE>(a.x + at.at, at.count, x);
 #pragma unroll
@@ -68,7 +69,10 @@ TW_DEVICE float update_vector(const twk_update_args &a, const Place &at, bool wh
     for (int k = 0; k < 3; k++) add_term<WIDE>(a.h[k], at, r.ch[k], r.eh[k], out, err);
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        if (r.clip > 0.0f) y[i] = fminf(fmaxf(y[i], -r.clip), r.clip);
+        if (a.threshold)
+            y[i] = clamp_to(y[i], threshold) / threshold;
+        else if (r.clip > 0.0f)
+            y[i] = clamp_to(y[i], r.clip);
         out[i] += r.cy * y[i];
         err[i] += r.ey * y[i];
     }

@@ -5,6 +5,7 @@ set(TW_KERNEL_SOURCES
     threshold.cu
     sampler_update.cu
     noising.cu
+    draw.cu
     group_norm_forward.cu
     group_norm_backward.cu
     elementwise.cu

@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t n = blockIdx.x / chunks, first = blockIdx.x % chunks * mse_chunk;
     const int64_t count = smaller(mse_chunk, a.elements - first), base = n * a.elements + first;
     const float weight = a.weight ? a.weight[n] : 1.0f;
-    const float scale = 2.0f * a.gradient_scale * weight / ((float)a.batch * (float)a.elements);
+    const float upper = a.device_gradient_scale ? *a.device_gradient_scale : a.gradient_scale;
+    const float scale = 2.0f * upper * weight / ((float)a.batch * (float)a.elements);
     float sum = 0.0f;
     for (int64_t i = (int64_t)threadIdx.x * V; i < count; i += block_threads * V) {
         const int here = (int)smaller<int64_t>(V, count - i);
@@ -38,6 +39,7 @@ __global__ void __launch_bounds__(block_threads)
         }
         if (a.dp) store<WIDE>(static_cast<T *>(a.dp) + base + i, here, p);
     }
+    if (!partial) return; // the gradient alone
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
@@ -174,11 +176,13 @@ extern "C" twk_status twk_mse(const twk_mse_args *args, twk_stream stream) {
     TW_REQUIRE(args, "mse: no arguments");
     const twk_mse_args &a = *args;
     TW_REQUIRE(total_of(a.batch, a.elements) > 0, "mse: batch and elements must be positive");
-    TW_REQUIRE(a.p && a.target && a.sample_loss, "mse: p, target and sample_loss are needed");
-    TW_REQUIRE(a.workspace && a.workspace_bytes >= twk_mse_workspace(a.batch, a.elements),
+    TW_REQUIRE(a.p && a.target, "mse: p and target are needed");
+    TW_REQUIRE(a.sample_loss || (a.dp && !a.loss), "mse: sample_loss is needed but for dp alone");
+    TW_REQUIRE(!a.sample_loss ||
+                   (a.workspace && a.workspace_bytes >= twk_mse_workspace(a.batch, a.elements)),
                "mse: needs more workspace");
     const int64_t chunks = ceil_div(a.elements, mse_chunk);
-    float *partial = static_cast<float *>(a.workspace);
+    float *partial = a.sample_loss ? static_cast<float *>(a.workspace) : nullptr;
     LaunchConfig config;
     config.block = dim3(block_threads);
     config.stream = stream;
@@ -193,7 +197,7 @@ extern "C" twk_status twk_mse(const twk_mse_args *args, twk_stream stream) {
             return TW_LAUNCH((mse_kernel<T, decltype(w)::value>), config, a, chunks, partial);
         });
     });
-    if (status != TWK_OK) return status;
+    if (status != TWK_OK || !partial) return status;
     LaunchConfig finish = config;
     finish.shared = 0;
     grid_for(a.batch, block_threads / 32, &finish.grid);

@@ -14,6 +14,8 @@ constexpr int block_threads = 512;
 constexpr int bins = 2048;
 constexpr int bins_a_thread = bins / block_threads;
 constexpr uint32_t absent = 0xffffffffu; // above every key
+constexpr uint32_t infinity_key = 0x7f800000u;
+constexpr int findings = 5; // bin, rank in it, its size, next larger key, whether there is a NaN
 
 struct Rank {
     int64_t below;  // index of the lower order statistic
@@ -91,7 +93,7 @@ __global__ void __launch_bounds__(block_threads)
     TW_SHARED(arena);
     uint32_t *histogram = arena.take<uint32_t>(bins);
     uint32_t *warps = arena.take<uint32_t>(block_threads / 32);
-    uint32_t *found = arena.take<uint32_t>(4);
+    uint32_t *found = arena.take<uint32_t>(findings);
     uint32_t *keys = KEEP ? arena.take<uint32_t>((size_t)slots) : nullptr;
     const unsigned block = cluster_rank(), blocks = cluster_size();
     const int64_t sample = blockIdx.x / blocks, first = block * slice;
@@ -118,6 +120,8 @@ __global__ void __launch_bounds__(block_threads)
         }
         loaded = true;
     };
+    if (threadIdx.x == 0) found[4] = 0;
+    bool spoiled = false;
     uint32_t prefix = 0, left = (uint32_t)rank.below;
     for (int pass = 0; pass < 3; pass++) {
         const int shift = 20 - 10 * pass, above = pass == 0 ? 31 : shift + 10;
@@ -126,7 +130,9 @@ __global__ void __launch_bounds__(block_threads)
         each([&](uint32_t key) {
             if (key >> above == prefix >> above)
                 atomic_add(&histogram[key >> shift & (pass == 0 ? 2047u : 1023u)], 1u);
+            spoiled = spoiled || (key > infinity_key && key != absent);
         });
+        if (pass == 0 && spoiled) atomic_max(&found[4], 1u);
         sync_cluster();
         find_bin(histogram, left, warps, found);
         prefix |= found[0] << shift;
@@ -147,11 +153,15 @@ __global__ void __launch_bounds__(block_threads)
     }
     sync_cluster();
     if (block == 0 && threadIdx.x == 0) {
-        uint32_t next = 0x7fffffffu;
-        for (unsigned b = 0; b < blocks; b++) next = smaller(next, cluster_map(found, b)[3]);
+        uint32_t next = 0x7fffffffu, any_nan = 0;
+        for (unsigned b = 0; b < blocks; b++) {
+            next = smaller(next, cluster_map(found, b)[3]);
+            any_nan |= cluster_map(found, b)[4];
+        }
         const float low = bits_to_float(prefix);
         const float high = repeated || rank.fraction == 0.0f ? low : bits_to_float(next);
-        threshold[sample] = fminf(fmaxf(low + rank.fraction * (high - low), 1.0f), rank.limit);
+        const float s = fminf(fmaxf(low + rank.fraction * (high - low), 1.0f), rank.limit);
+        threshold[sample] = any_nan ? NAN : s;
     }
     if (blocks > 1) sync_cluster(); // nobody leaves while its memory is read
 }
@@ -166,7 +176,7 @@ struct Slices {
 Slices slices_of(const twk_ddim_args &a, int vector, const Limits &limits) {
     const int64_t together = (int64_t)block_threads * vector;
     const size_t fixed = shared_bytes<uint32_t>(bins) + shared_bytes<uint32_t>(block_threads / 32) +
-                         shared_bytes<uint32_t>(4);
+                         shared_bytes<uint32_t>(findings);
     Slices s = {1, a.elements, 0};
     for (; s.blocks < limits.cluster && s.slice > 4096; s.blocks *= 2) {
         if (s.slice <= 16384 && a.batch * s.blocks * 2 > limits.processors) break;
@@ -193,7 +203,7 @@ twk_status launch_threshold(const twk_ddim_args &a, const Rank &rank, float *thr
     config.cluster = s.blocks;
     config.stream = stream;
     config.shared = shared_bytes<uint32_t>(bins) + shared_bytes<uint32_t>(block_threads / 32) +
-                    shared_bytes<uint32_t>(4) + shared_bytes<uint32_t>((size_t)s.slots);
+                    shared_bytes<uint32_t>(findings) + shared_bytes<uint32_t>((size_t)s.slots);
     return with_flag(wide, [&](auto w) {
         return with_flag(s.slots > 0, [&](auto keep) {
             return TW_LAUNCH((threshold_kernel<X, M, decltype(w)::value, decltype(keep)::value>),

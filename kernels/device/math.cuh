@@ -32,6 +32,11 @@ TW_DEVICE void sin_cos_pi(float x, float *s, float *c) {
 #endif
 }
 
+// To [-limit, limit]; NaN stays NaN, as it does not with fminf and fmaxf.
+TW_DEVICE float clamp_to(float x, float limit) {
+    return x < -limit ? -limit : x > limit ? limit : x;
+}
+
 TW_DEVICE bool is_finite(float v) {
     return (float_to_bits(v) & 0x7f800000u) != 0x7f800000u;
 }

@@ -39,10 +39,15 @@ TW_DEVICE Noise make_noise(uint64_t seed, uint64_t sample, uint32_t purpose, uin
 }
 
 // The seed, and the number of sample n of the batch, from a launcher's description.
+TW_DEVICE uint64_t seed_of(const twk_noise &d) {
+    return d.device_seed ? *d.device_seed : d.seed;
+}
+TW_DEVICE uint64_t sample_of(const twk_noise &d, int64_t n) {
+    if (d.samples) return d.samples[n];
+    return (d.device_first_sample ? *d.device_first_sample : d.first_sample) + (uint64_t)n;
+}
 TW_DEVICE Noise make_noise(const twk_noise &d, int64_t n, uint32_t purpose, uint32_t step) {
-    const uint64_t seed = d.device_seed ? *d.device_seed : d.seed;
-    const uint64_t sample = d.samples ? d.samples[n] : d.first_sample + (uint64_t)n;
-    return make_noise(seed, sample, purpose, step);
+    return make_noise(seed_of(d), sample_of(d, n), purpose, step);
 }
 
 // The words of elements 4 quad .. 4 quad + 3.

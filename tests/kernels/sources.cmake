@@ -3,6 +3,7 @@ set(TW_KERNEL_TEST_FAMILIES
     wrappers
     mma
     noise
+    draw
     sampler
     update
     group_norm
