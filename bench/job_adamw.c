@@ -35,16 +35,17 @@ static void adamw_make(const bench_row *r, bench_memory *m, bench_call *call) {
         tensor_make(m, n, &table[i]);
     }
     twk_adamw_args *a = &call->u.adamw.args;
-    *a = (twk_adamw_args){.n_parameters = TENSORS, .copy_format = TWK_BF16, .n_hyper = 1};
+    *a = (twk_adamw_args){.n_parameters = TENSORS, .copy_format = TWK_BF16};
     a->n_chunks = twk_adamw_plan(table, TENSORS);
     if (m->failed || a->n_chunks < 1) {
         m->failed = true;
         return;
     }
-    call->u.adamw.hyper = (twk_adamw_hyper){1e-4f, 0.9f, 0.999f, 1e-8f, 1, 1, 0.999f, 0};
+    call->u.adamw.hyper = (twk_adamw_hyper){1e-4f, 0.9f, 0.999f, 1e-8f, 0, 1, 0.999f, 0};
     a->parameters = bench_copy(m, table, sizeof table);
     a->hyper = bench_copy(m, &call->u.adamw.hyper, sizeof call->u.adamw.hyper);
-    a->state = bench_zeros(m, sizeof(twk_adamw_state));
+    a->norm = bench_zeros(m, sizeof *a->norm);
+    a->count = bench_zeros(m, 2 * sizeof *a->count);
     a->workspace_bytes = twk_adamw_workspace(a->n_chunks);
     a->workspace = bench_raw(m, a->workspace_bytes);
     keep(m, &table[0], &call->u.adamw.end[0]);
@@ -52,7 +53,8 @@ static void adamw_make(const bench_row *r, bench_memory *m, bench_call *call) {
 }
 
 static twk_status adamw_run(const bench_call *call, twk_stream s) {
-    return twk_adamw(&call->u.adamw.args, s);
+    const twk_status status = twk_gradient_norm(&call->u.adamw.args, s);
+    return status == TWK_OK ? twk_adamw(&call->u.adamw.args, s) : status;
 }
 
 /* Of all tensors' gradients. */
@@ -105,14 +107,13 @@ static void check_tensor(const twk_adamw_hyper *h, const struct bench_tensor *t,
 static void adamw_check(const bench_row *r, const bench_call *call, bench_check *k) {
     const twk_adamw_args *a = &call->u.adamw.args;
     const twk_adamw_hyper *h = &call->u.adamw.hyper;
-    const double norm = norm_of(a, k) * (double)h->gradient_scale;
-    const twk_adamw_state *s = bench_fetch_bytes(k, a->state, sizeof *s);
+    const double norm = norm_of(a, k);
+    const double *got = bench_fetch(k, TWK_F32, a->norm, 0, 1);
     (void)r;
     if (k->failed) return;
-    bench_compare(k, TWK_F32, (double)s->norm, (bench_value){norm, norm}, 64);
+    bench_compare(k, TWK_F32, got[0], (bench_value){norm, norm}, 64);
     bench_drop(k);
-    double factor = (double)h->gradient_scale;
-    if (norm > (double)h->max_norm) factor *= (double)h->max_norm / norm;
+    const double factor = norm > (double)h->max_norm ? (double)h->max_norm / norm : 1;
     check_tensor(h, &call->u.adamw.end[0], factor, k);
     if (!k->failed) check_tensor(h, &call->u.adamw.end[1], factor, k);
     k->of = "the norm; the last 32768 of the first and last tensor";

@@ -32,7 +32,7 @@ KERNELS = {
     "conv_gradient": ["convolution input gradient (fp32 also as tf32)"],
     "gemm": ["batched matrix products (fp32 also as tf32)"],
     "block": ["a residual block of launchers, forward"],
-    "optimizer": ["multi-tensor AdamW"],
+    "optimizer": ["multi-tensor AdamW with EMA", "norm over many tensors"],
 }
 FORMATS = ["fp32", "bf16", "fp16"]
 

@@ -27,6 +27,7 @@
 #include "draw.h"
 #include "gemm.h"
 #include "noise.h"
+#include "optimizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -358,58 +359,6 @@ typedef struct twk_column_sums_args {
 } twk_column_sums_args;
 size_t twk_column_sums_workspace(int64_t batch, int64_t pixels, int64_t channels);
 twk_status twk_column_sums(const twk_column_sums_args *args, twk_stream stream);
-
-/* --- optimizer ---------------------------------------------------------------------------------
- */
-
-typedef struct twk_parameter {
-    int64_t n;
-    float *master, *m, *v;
-    float *ema; /* NULL for none */
-    void *copy; /* rounded copy for the network, NULL for none */
-    const void *gradient;
-    float decay;         /* weight decay of this tensor */
-    int32_t reserved;    /* 0 */
-    int64_t first_chunk; /* set by twk_adamw_plan */
-} twk_parameter;
-
-typedef struct twk_adamw_hyper {
-    float lr, beta1, beta2, epsilon;
-    float max_norm;       /* of the gradient; 0 for no clipping */
-    float gradient_scale; /* gradients are multiplied by it first: 1 / loss scale */
-    float ema_decay;
-    float reserved;
-} twk_adamw_hyper;
-
-/* On the device, zeroed before the first step. */
-typedef struct twk_adamw_state {
-    uint32_t step;                  /* updates made */
-    uint32_t skipped;               /* updates left out because the norm was not finite */
-    uint32_t skip;                  /* whether this one is */
-    float norm;                     /* of the scaled gradient, before clipping */
-    float factor;                   /* gradient_scale and clipping together */
-    float correction1, correction2; /* 1 / (1 - beta^step) */
-    float reserved;
-} twk_adamw_state;
-
-typedef struct twk_adamw_args {
-    const twk_parameter *parameters; /* on the device */
-    int32_t n_parameters;
-    int64_t n_chunks; /* from twk_adamw_plan */
-    twk_format gradient_format, copy_format;
-    const twk_adamw_hyper *hyper; /* on the device; row min(*counter, n_hyper - 1), or 0 */
-    int64_t n_hyper;
-    const uint32_t *counter;
-    twk_adamw_state *state;
-    void *workspace;
-    size_t workspace_bytes;
-} twk_adamw_args;
-
-/* Fills first_chunk of a host copy of the table and gives the number of chunks, or -1. */
-int64_t twk_adamw_plan(twk_parameter *parameters, int32_t n);
-size_t twk_adamw_workspace(int64_t n_chunks);
-/* The gradient's norm over all tensors, then one pass over them. */
-twk_status twk_adamw(const twk_adamw_args *args, twk_stream stream);
 
 #ifdef __cplusplus
 }

@@ -477,20 +477,19 @@ TEST_F(LargeTest, Optimizer) {
     a.n_chunks = twk_adamw_plan(table.data(), 1);
     ASSERT_EQ(a.n_chunks, big / 8192);
     Buffer table_on = upload(table);
-    Buffer hyper_on = upload(std::vector<twk_adamw_hyper>{{0.5f, 0.9f, 0.999f, 1e-8f, 0, 1, 0, 0}});
-    // The state as the decision would leave it: that kernel's block is not among those run.
-    twk_adamw_state state = {};
-    state.step = 1;
-    state.factor = 1;
-    state.correction1 = 10;
-    state.correction2 = 1000;
-    Buffer state_on = upload(std::vector<twk_adamw_state>{state});
-    Buffer workspace(twk_adamw_workspace(a.n_chunks));
+    Buffer hyper = upload(std::vector<twk_adamw_hyper>{{0.5f, 0.9f, 0.999f, 1e-8f, 0, 0, 0, 0}});
+    Buffer norm = upload(std::vector<float>{1});
+    Buffer count = upload(std::vector<int64_t>{0, 0});
+    // As the decision would leave them: that kernel's block is not among those run.
+    std::vector<twk_adamw_factors> factors(
+        twk_adamw_workspace(a.n_chunks) / sizeof(twk_adamw_factors) + 1);
+    factors[0] = {1, 10, 1000, 1, 0};
+    Buffer workspace = upload(factors);
     a.parameters = static_cast<twk_parameter *>(table_on.data());
     a.n_parameters = 1;
-    a.hyper = static_cast<twk_adamw_hyper *>(hyper_on.data());
-    a.n_hyper = 1;
-    a.state = static_cast<twk_adamw_state *>(state_on.data());
+    a.hyper = static_cast<twk_adamw_hyper *>(hyper.data());
+    a.norm = static_cast<float *>(norm.data());
+    a.count = static_cast<int64_t *>(count.data());
     a.workspace = workspace.data();
     a.workspace_bytes = workspace.size();
     for (int64_t i = big - 8192; i < big; i++) // well above epsilon
