@@ -6,6 +6,7 @@
 #include "platform.cuh"
 #include "types.cuh"
 
+#include <tuple>
 #include <type_traits>
 
 #ifndef TW_EMULATOR
@@ -43,13 +44,16 @@ Limits device_limits();
 
 #define TW_SHARED(arena) ::tw::SharedArena arena
 #define TW_LAUNCH(kernel, config, ...)                                                             \
-    ::tw::launch_emulated(#kernel, ::tw::emu::Site{__FILE__, __LINE__}, config,                    \
-                          [&] { kernel(__VA_ARGS__); })
+    ::tw::launch_emulated(#kernel, ::tw::emu::Site{__FILE__, __LINE__}, config, kernel, __VA_ARGS__)
 
-template <typename F>
-twk_status launch_emulated(const char *name, emu::Site site, const LaunchConfig &c, const F &body) {
+// As on a device the arguments are copied: the kernel may run when the launcher has returned.
+template <typename... P, typename... A>
+twk_status launch_emulated(const char *name, emu::Site site, const LaunchConfig &c,
+                           void (*kernel)(P...), const A &...args) {
     note_launch(name, c, nullptr);
-    if (emu_launch(name, site, c.grid, c.block, c.shared, c.cluster, body)) return TWK_OK;
+    const std::tuple<P...> values(static_cast<P>(args)...);
+    const auto body = [=] { std::apply(kernel, values); };
+    if (emu_launch(name, site, c.grid, c.block, c.shared, c.cluster, c.stream, body)) return TWK_OK;
     return fail(TWK_LAUNCH_FAILED, "the emulator reported a fault");
 }
 

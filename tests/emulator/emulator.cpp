@@ -13,6 +13,7 @@ unsigned n_blocks;
 const Launch *current_launch;
 Thread *current;
 bool failed;
+bool (*launch_later)(void *stream, std::function<bool()> launch);
 
 namespace {
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <cmath>
+#include <functional>
 #include <string>
 #include <type_traits>
 
@@ -52,6 +53,9 @@ void set_max_cluster(unsigned blocks);
 unsigned max_cluster();
 // Number of launches so far: tests of fusions count them.
 uint64_t launches();
+// Takes every launch as a function to call when its turn comes (false: it reported a fault), where
+// a test stands in for the CUDA runtime; false refuses it. Null: launches run at once.
+extern bool (*launch_later)(void *stream, std::function<bool()> launch);
 
 // ---- what the stand-ins below use ---------------------------------------------------------------
 
@@ -215,12 +219,16 @@ class SharedArena {
     unsigned index_ = 0;
 };
 
+// body may be kept: it owns what the kernel is called with.
 template <typename F>
 inline bool emu_launch(const char *kernel, emu::Site site, dim3 grid, dim3 block, size_t shared,
-                       unsigned cluster, const F &body) {
-    emu::Launch launch{kernel, site, grid, block, shared, cluster, nullptr, &body};
-    launch.entry = [](const void *object) { (*static_cast<const F *>(object))(); };
-    return emu::run(launch);
+                       unsigned cluster, void *stream, const F &body) {
+    const auto run = [=] {
+        emu::Launch launch{kernel, site, grid, block, shared, cluster, nullptr, &body};
+        launch.entry = [](const void *object) { (*static_cast<const F *>(object))(); };
+        return emu::run(launch);
+    };
+    return emu::launch_later ? emu::launch_later(stream, run) : run();
 }
 
 } // namespace tw
