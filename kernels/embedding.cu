@@ -54,19 +54,20 @@ __global__ void __launch_bounds__(block_threads) time_kernel(const twk_time_embe
     const bool sine = (column < half) != (a.cosine_first != 0);
     const float time = a.t[a.counter ? (int64_t)*a.counter : n];
     const float t = a.log_time ? logf(time) : time;
-    float value;
+    // Whole turns are taken off before pi comes in: the angle may be large. In float32 the rate's
+    // exponent alone would cost two digits of it.
+    float turns;
     if (a.weights) {
-        // Whole turns are taken off before pi comes in: the angle may be large.
-        const float turns = t * a.weights[i];
-        float s, c;
-        sin_cos_pi(2.0f * (turns - floorf(turns)), &s, &c);
-        value = sine ? s : c;
+        turns = t * a.weights[i];
+        turns -= floorf(turns);
     } else {
-        const float rate = expf(-logf(a.max_period) * (float)i / ((float)half - a.shift));
-        const float angle = a.scale * (t * rate);
-        value = sine ? sinf(angle) : cosf(angle);
+        const double rate = exp(-log((double)a.max_period) * i / (half - (double)a.shift));
+        const double all = (double)a.scale * t * rate * 0.15915494309189535;
+        turns = (float)(all - floor(all));
     }
-    static_cast<T *>(a.out)[at] = from_float<T>(value);
+    float s, c;
+    sin_cos_pi(2.0f * turns, &s, &c);
+    static_cast<T *>(a.out)[at] = from_float<T>(sine ? s : c);
 }
 
 bool grid_of(int64_t count, twk_stream stream, LaunchConfig *config) {
