@@ -9,7 +9,9 @@ struct tw_backend {
     tw_context *ctx;
     const char *name; /* "cpu", "cuda" */
     tw_device device;
+    char description[96]; /* "CPU, 2 threads" */
     int threads;
+    tw_stream stream; /* that everything is ordered on; null on the CPU */
     const tw_provider *const *providers; /* null-terminated */
     /* During a run: constant operands may have other values than in the plan's last one. */
     bool parameters_changed;
@@ -27,11 +29,24 @@ struct tw_backend {
     /* Brackets a run of kernels (thread settings on the CPU, a stream on a GPU). */
     tw_status (*begin)(tw_backend *b);
     void (*end)(tw_backend *b);
+    /* Null where runs cannot be recorded. Between record and recorded the kernels of a run leave
+     * their calls behind instead of working; replay makes them all at once, with the addresses that
+     * they were recorded with. After a failure there is nothing to forget. */
+    tw_status (*record)(tw_backend *b);
+    tw_status (*recorded)(tw_backend *b, void **out);
+    tw_status (*replay)(tw_backend *b, void *recording);
+    void (*forget)(tw_backend *b, void *recording);
+    /* Seconds at which everything so far was done: differences are the cost of what lies between. */
+    double (*clock)(tw_backend *b);
+    const char *clock_name;
     void (*destroy)(tw_backend *b);
 };
 
 /* Makes the CPU backend. `provider` is "auto" or the name of the only provider wanted. */
 tw_status tw_backend_cpu_create(tw_context *ctx, int threads, const char *provider,
                                 tw_backend **out);
+/* Makes the first GPU's. TW_ERROR_DEVICE without one that serves, or in a build without CUDA. */
+tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provider,
+                                 tw_backend **out);
 
 #endif

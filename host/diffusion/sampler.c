@@ -89,7 +89,8 @@ static tw_status ask(tw_sampler *s, tw_sampler_chunk *c, const int32_t *labels, 
     const tw_tensor t = view(s, c->t, c->n, 0, true);
     tw_tensor out = view(s, answer, c->n, s->out_channels, false);
     s->ctx->error[0] = 0;
-    const tw_status status = s->denoiser.evaluate(s->denoiser.user, &x, &t, labels, &out, NULL);
+    const tw_status status = s->denoiser.evaluate(s->denoiser.user, &x, &t, labels, &out,
+                                                  s->ctx->backend->stream);
     if (status == TW_OK) return TW_OK;
     if (!s->ctx->error[0]) tw_fail(s->ctx, status, "%s", tw_status_name(status));
     return tw_fail_prefix(s->ctx, status, "sampler: the denoiser at step %lld of %lld",

@@ -88,6 +88,7 @@ static void make_region(const tw_plan *plan, int first, tw_region *region, tw_va
 
 static tw_status claim(tw_plan *plan, const tw_region *region, tw_step *step) {
     tw_backend *b = plan->backend;
+    plan->ctx->error[0] = 0;
     for (int i = 0; b->providers[i]; i++) {
         memset(&step->kernel, 0, sizeof step->kernel);
         tw_status s = b->providers[i]->prepare(b, region, &step->kernel);
@@ -96,9 +97,11 @@ static tw_status claim(tw_plan *plan, const tw_region *region, tw_step *step) {
         step->provider = b->providers[i];
         return TW_OK;
     }
+    /* The text is of the last that refused, if it gave a reason. */
+    const char *why = plan->ctx->error;
     return tw_fail(plan->ctx, TW_ERROR_UNSUPPORTED,
-                   "plan: no provider of the %s backend runs %s with these shapes", b->name,
-                   tw_op_name(region->ops[0].kind));
+                   "plan: no provider of the %s backend runs %s with these shapes%s%s", b->name,
+                   tw_op_name(region->ops[0].kind), *why ? ": " : "", why);
 }
 
 static tw_status choose(tw_plan *plan) {
@@ -112,6 +115,7 @@ static tw_status choose(tw_plan *plan) {
         TW_TRY(claim(plan, &region, step));
         plan->n_steps++; /* from here on tw_plan_free destroys the kernel */
         plan->owned_bytes += step->kernel.held;
+        plan->held_bytes += step->kernel.held;
         int claimed = step->kernel.claimed;
         if (claimed < 1 || claimed > region.n_ops)
             return tw_fail(plan->ctx, TW_ERROR_INTERNAL, "plan: %s claimed %d of %d operations",
@@ -217,9 +221,12 @@ tw_status tw_plan_compile(tw_plan *plan) {
                        plan->error ? plan->error : tw_status_name(plan->status));
     if (plan->compiled)
         return tw_fail(plan->ctx, TW_ERROR_ARGUMENT, "plan: compile: it is compiled already");
+    char earlier[TW_ERROR_TEXT]; /* providers' refusals are no failures */
+    memcpy(earlier, plan->ctx->error, sizeof earlier);
     mark_live(plan);
     tw_status s = choose(plan);
     if (s == TW_OK) {
+        memcpy(plan->ctx->error, earlier, sizeof earlier);
         measure_lives(plan);
         s = place(plan);
     }

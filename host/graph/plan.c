@@ -31,6 +31,7 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
 void tw_plan_free(tw_plan *plan) {
     if (!plan) return;
     tw_context *ctx = plan->ctx;
+    if (plan->recording) plan->backend->forget(plan->backend, plan->recording);
     for (int i = 0; i < plan->n_steps; i++) {
         tw_step *step = &plan->steps[i];
         if (step->kernel.destroy) step->kernel.destroy(&step->kernel, plan->backend);
@@ -283,29 +284,69 @@ tw_status tw_plan_read(tw_plan *plan, tw_value x, void *host, size_t bytes) {
     return plan->backend->download(plan->backend, host, address, bytes);
 }
 
+static tw_status poison_dead(tw_plan *plan, int step) {
+    tw_backend *b = plan->backend;
+    for (int v = 0; v < plan->n_values; v++) {
+        const tw_value_info *info = &plan->values[v];
+        if (info->kind == TW_VALUE_INTERMEDIATE && info->address && !info->kept &&
+            info->last == step)
+            TW_TRY(b->fill(b, info->address, 0xff, tw_desc_bytes(&info->desc)));
+    }
+    return TW_OK;
+}
+
+static tw_status run_steps(tw_plan *plan) {
+    tw_backend *b = plan->backend;
+    for (int i = 0; i < plan->n_steps; i++) {
+        tw_step *step = &plan->steps[i];
+        const double start = plan->seconds ? b->clock(b) : 0;
+        TW_TRY(step->kernel.run(&step->kernel, b, step->addresses,
+                                step->kernel.workspace ? (char *)plan->arena + step->workspace
+                                                       : NULL));
+        if (plan->seconds) plan->seconds[i] += b->clock(b) - start;
+        if (plan->ctx->poison) TW_TRY(poison_dead(plan, i));
+    }
+    return TW_OK;
+}
+
+/* What a run calls is the same every time: addresses are fixed by the compilation. Only what
+ * kernels make of constant operands differs, after these have changed. */
+static bool can_replay(const tw_plan *plan) {
+    const bool remakes = plan->held_bytes > 0 && plan->backend->parameters_changed;
+    return plan->backend->record && plan->ran && !plan->unrecordable && !remakes &&
+           !plan->seconds && !plan->ctx->poison;
+}
+
+static tw_status record_run(tw_plan *plan) {
+    tw_backend *b = plan->backend;
+    TW_TRY(b->record(b));
+    const tw_status s = run_steps(plan), ended = b->recorded(b, &plan->recording);
+    if (s == TW_OK || ended != TW_OK) return ended;
+    b->forget(b, plan->recording);
+    plan->recording = NULL;
+    return s;
+}
+
+static tw_status replay(tw_plan *plan) {
+    if (!plan->recording && record_run(plan) != TW_OK) {
+        tw_log(plan->ctx, TW_LOG_WARNING, "a plan runs call by call, which is slower: %s",
+               plan->ctx->error);
+        plan->unrecordable = true;
+        return run_steps(plan);
+    }
+    return plan->backend->replay(plan->backend, plan->recording);
+}
+
 tw_status tw_plan_run(tw_plan *plan) {
     if (!plan || !plan->compiled)
         return tw_fail(plan ? plan->ctx : NULL, TW_ERROR_ARGUMENT,
                        "plan: run: the plan is not compiled");
     tw_backend *b = plan->backend;
     TW_TRY(b->begin(b));
-    tw_status s = TW_OK;
     b->parameters_changed = plan->stale || !plan->holds;
-    for (int i = 0; i < plan->n_steps && s == TW_OK; i++) {
-        tw_step *step = &plan->steps[i];
-        const double start = plan->seconds ? tw_times_clock(plan->ctx) : 0;
-        s = step->kernel.run(&step->kernel, b, step->addresses,
-                             step->kernel.workspace ? (char *)plan->arena + step->workspace : NULL);
-        if (plan->seconds) plan->seconds[i] += tw_times_clock(plan->ctx) - start;
-        if (!plan->ctx->poison) continue;
-        for (int v = 0; v < plan->n_values && s == TW_OK; v++) {
-            const tw_value_info *info = &plan->values[v];
-            if (info->kind == TW_VALUE_INTERMEDIATE && info->address && !info->kept &&
-                info->last == i)
-                s = b->fill(b, info->address, 0xff, tw_desc_bytes(&info->desc));
-        }
-    }
+    const tw_status s = can_replay(plan) ? replay(plan) : run_steps(plan);
     b->end(b);
+    plan->ran = plan->ran || s == TW_OK;
     plan->stale = s != TW_OK;
     plan->timed_runs++;
     return s;

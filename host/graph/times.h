@@ -23,8 +23,8 @@ typedef enum tw_op_class {
 /* "convolution", "elementwise" ...; never null. */
 const char *tw_op_class_name(tw_op_class kind);
 
-/* Seconds on the clock that the device's timed runs read: on the CPU the time that the calling
- * thread spent on a processor, so that other programs do not count. */
+/* Seconds on the backend's clock: on the CPU the time that the calling thread spent on a processor,
+ * so that other programs do not count. */
 double tw_times_clock(tw_context *ctx);
 /* That clock in words. */
 const char *tw_times_clock_name(const tw_context *ctx);

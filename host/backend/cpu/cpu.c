@@ -1,6 +1,8 @@
 /* The CPU as a backend: plain memory, copies by memcpy, threads by OpenMP. */
 #include <omp.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/backend.h"
 #include "backend/cpu/cpu.h"
@@ -56,6 +58,14 @@ static void cpu_end(tw_backend *b) {
     omp_set_num_threads(((cpu_backend *)b)->outer_threads);
 }
 
+/* Time that the calling thread spent on a processor: other programs do not count. */
+static double cpu_clock(tw_backend *b) {
+    struct timespec t;
+    (void)b;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void cpu_destroy(tw_backend *b) {
     tw_free(b->ctx, b);
 }
@@ -105,8 +115,12 @@ tw_status tw_backend_cpu_create(tw_context *ctx, int threads, const char *provid
         .synchronize = cpu_synchronize,
         .begin = cpu_begin,
         .end = cpu_end,
+        .clock = cpu_clock,
+        .clock_name = "processor time of the calling thread",
         .destroy = cpu_destroy,
     };
+    snprintf(b->base.description, sizeof b->base.description, "CPU, %d thread%s", threads,
+             threads == 1 ? "" : "s");
     b->outer_threads = threads;
     *out = &b->base;
     return TW_OK;
