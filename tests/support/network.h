@@ -26,9 +26,9 @@ struct Model {
         tw_model_free(model);
         tw_context_free(ctx);
     }
-    explicit Model(int threads = 0) {
+    explicit Model(int threads = 0, tw_device device = TW_DEVICE_CPU) {
         tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
-        options.device = TW_DEVICE_CPU;
+        options.device = device;
         options.poison = 1;
         options.threads = threads;
         EXPECT_EQ(tw_context_create(&options, &ctx), TW_OK) << tw_context_error(nullptr);
