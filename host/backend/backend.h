@@ -11,7 +11,7 @@ struct tw_backend {
     tw_device device;
     char description[96]; /* "CPU, 2 threads" */
     int threads;
-    tw_stream stream; /* that everything is ordered on; null on the CPU */
+    tw_stream stream;                    /* that everything is ordered on; null on the CPU */
     const tw_provider *const *providers; /* null-terminated */
     /* During a run: constant operands may have other values than in the plan's last one. */
     bool parameters_changed;
@@ -36,7 +36,8 @@ struct tw_backend {
     tw_status (*recorded)(tw_backend *b, void **out);
     tw_status (*replay)(tw_backend *b, void *recording);
     void (*forget)(tw_backend *b, void *recording);
-    /* Seconds at which everything so far was done: differences are the cost of what lies between. */
+    /* Seconds at which everything so far was done: differences are the cost of what lies between.
+     */
     double (*clock)(tw_backend *b);
     const char *clock_name;
     void (*destroy)(tw_backend *b);
@@ -45,6 +46,8 @@ struct tw_backend {
 /* Makes the CPU backend. `provider` is "auto" or the name of the only provider wanted. */
 tw_status tw_backend_cpu_create(tw_context *ctx, int threads, const char *provider,
                                 tw_backend **out);
+/* Whether this build has the backend below. */
+extern const bool tw_backend_has_cuda;
 /* Makes the first GPU's. TW_ERROR_DEVICE without one that serves, or in a build without CUDA. */
 tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provider,
                                  tw_backend **out);

@@ -6,6 +6,23 @@
 #include "core/context.h"
 #include "core/threads.h"
 
+/* AUTO takes a GPU where there is one that serves, unless a provider of the CPU is asked for. */
+static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
+    const int threads = o->threads ? o->threads : tw_threads_available();
+    const char *provider = o->provider ? o->provider : "auto";
+    if (o->device == TW_DEVICE_CUDA) {
+        const tw_status s = tw_backend_cuda_create(ctx, threads, provider, &ctx->backend);
+        if (s == TW_OK) return s;
+        return tw_fail(ctx, s, "device cuda: %s%s", ctx->error,
+                       s == TW_ERROR_DEVICE ? "; use auto or cpu" : "");
+    }
+    if (o->device == TW_DEVICE_AUTO && strncmp(provider, "cpu-", 4) != 0) {
+        if (tw_backend_cuda_create(ctx, threads, provider, &ctx->backend) == TW_OK) return TW_OK;
+        tw_log(ctx, TW_LOG_INFO, "running on the CPU: %s", ctx->error);
+    }
+    return tw_backend_cpu_create(ctx, threads, provider, &ctx->backend);
+}
+
 tw_status tw_context_create(const tw_context_options *options, tw_context **out) {
     tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
     if (!out) return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: no place for the result");
@@ -22,9 +39,6 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
                        o.threads);
     if (o.device != TW_DEVICE_AUTO && o.device != TW_DEVICE_CPU && o.device != TW_DEVICE_CUDA)
         return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: unknown device %d", (int)o.device);
-    if (o.device == TW_DEVICE_CUDA)
-        return tw_fail(NULL, TW_ERROR_DEVICE,
-                       "context: device cuda: this build runs on the CPU only; use auto or cpu");
     const tw_allocator *a = o.allocator ? o.allocator : &tw_libc_allocator;
     if (!a->allocate || !a->release)
         return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
@@ -36,16 +50,14 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
     ctx->log_user = o.log_user;
     ctx->log_level = o.log_level;
     ctx->poison = o.poison != 0;
-    int threads = o.threads ? o.threads : tw_threads_available();
-    tw_status s =
-        tw_backend_cpu_create(ctx, threads, o.provider ? o.provider : "auto", &ctx->backend);
+    const tw_status s = make_backend(ctx, &o);
     if (s != TW_OK) {
         tw_fail(NULL, s, "context: %s", ctx->error);
         tw_context_free(ctx);
         return s;
     }
-    snprintf(ctx->device_name, sizeof ctx->device_name, "CPU, %d thread%s", threads,
-             threads == 1 ? "" : "s");
+    ctx->error[0] = 0; /* of a device that was passed over */
+    snprintf(ctx->device_name, sizeof ctx->device_name, "%s", ctx->backend->description);
     *out = ctx;
     return TW_OK;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "cli/cli.h"
 #include "cli/head.h"
 #include "cli/machine.h"
@@ -35,7 +36,7 @@ static int print_json(json_t *document) {
 
 static int build_info(const cli_args *args, const tw_context *ctx) {
     const bool onednn = has_provider(ctx, "cpu-onednn");
-    const bool cuda = tw_context_device(ctx) == TW_DEVICE_CUDA;
+    const bool cuda = tw_backend_has_cuda;
     if (cli_flag(args, "json")) {
         return print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
                                     tw_version(), "device", tw_context_device_name(ctx), "threads",

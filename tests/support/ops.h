@@ -102,11 +102,12 @@ inline tw_op_attr NoAttr() {
     return a;
 }
 
+// "own" is a GPU's provider, all others are the CPU's.
 class Backend {
   public:
     explicit Backend(const char *provider = "cpu-reference", int threads = 2) {
         tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
-        o.device = TW_DEVICE_CPU;
+        o.device = std::strcmp(provider, "own") == 0 ? TW_DEVICE_CUDA : TW_DEVICE_CPU;
         o.provider = provider;
         o.threads = threads;
         if (tw_context_create(&o, &ctx_) != TW_OK) ADD_FAILURE() << tw_context_error(nullptr);
@@ -133,6 +134,7 @@ class Buffer {
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
     void *data() const { return data_; }
+    size_t bytes() const { return count_ * tw_dtype_size(dtype_); }
     Values Get() const {
         Values v(count_);
         for (size_t i = 0; i < count_; i++) {
@@ -227,18 +229,31 @@ class Chain {
     }
 
     tw_status RunKernel(tw_backend *b, const tw_region &rest, tw_kernel &kernel) {
-        std::vector<void *> address;
-        for (const auto &buffer : buffers_) address.push_back(buffer->data());
+        const bool host = b->device == TW_DEVICE_CPU; // its memory is the backend's
+        std::vector<void *> address, copies;
+        tw_status s = TW_OK;
+        for (const auto &buffer : buffers_) {
+            copies.push_back(nullptr);
+            if (!host && s == TW_OK) s = b->allocate(b, buffer->bytes(), &copies.back());
+            if (!host && s == TW_OK)
+                s = b->upload(b, copies.back(), buffer->data(), buffer->bytes());
+            address.push_back(host ? buffer->data() : copies.back());
+        }
         for (int k = 0; k + 1 < kernel.claimed; k++)
             for (int i = 0; i < rest.ops[k].n_out; i++) {
                 const int slot = rest.ops[k].out[i];
                 if (slot >= 0 && !rest.slots[slot].needed) address[(size_t)slot] = nullptr;
             }
         void *workspace = nullptr;
-        tw_status s = b->allocate(b, kernel.workspace, &workspace);
-        if (s == TW_OK && workspace) std::memset(workspace, 0xff, kernel.workspace);
+        if (s == TW_OK) s = b->allocate(b, kernel.workspace, &workspace);
+        if (s == TW_OK) s = b->fill(b, workspace, 0xff, kernel.workspace);
         if (s == TW_OK) s = kernel.run(&kernel, b, address.data(), workspace);
         b->release(b, workspace);
+        for (size_t i = 0; i < copies.size(); i++) {
+            if (s == TW_OK && copies[i])
+                s = b->download(b, buffers_[i]->data(), copies[i], buffers_[i]->bytes());
+            b->release(b, copies[i]);
+        }
         if (kernel.destroy) kernel.destroy(&kernel, b);
         return s;
     }
@@ -263,8 +278,9 @@ inline std::vector<Values> RunOp(const Op &op, tw_dtype precision, int threads =
 }
 
 // Why an operation is refused; "" if it is not.
-inline std::string Refusal(const Op &op, tw_dtype precision = TW_F32) {
-    Backend backend;
+inline std::string Refusal(const Op &op, tw_dtype precision = TW_F32,
+                           const char *provider = "cpu-reference") {
+    Backend backend(provider);
     Chain chain({op}, precision);
     tw_kernel kernel;
     std::memset(&kernel, 0, sizeof kernel);

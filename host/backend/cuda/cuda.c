@@ -1,0 +1,186 @@
+/* A GPU as a backend: one stream, on which memory, copies and kernels are ordered. */
+#include "backend/cuda/cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/context.h"
+
+#define LEAST_CAPABILITY 80 /* what the kernels are compiled for */
+
+const bool tw_backend_has_cuda = true;
+
+tw_status tw_cuda_check(tw_backend *b, tw_cuda_result result, const char *what) {
+    if (result == TW_CUDA_OK) return TW_OK;
+    const tw_status s = result == TW_CUDA_NO_MEMORY ? TW_ERROR_MEMORY : TW_ERROR_DEVICE;
+    return tw_fail(b->ctx, s, "CUDA: %s: %s", what, tw_cuda_of(b)->rt->error_text());
+}
+
+static tw_status cuda_use(tw_backend *b) {
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->use(tw_cuda_of(b)->device), "choosing the device");
+}
+
+static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
+    tw_cuda_backend *c = tw_cuda_of(b);
+    *out = NULL;
+    if (!bytes) return TW_OK;
+    TW_TRY(cuda_use(b));
+    const tw_cuda_result r = c->rt->allocate(c->stream, bytes, out);
+    size_t available = 0, total = 0;
+    if (r != TW_CUDA_NO_MEMORY || c->rt->memory_info(&available, &total) != TW_CUDA_OK)
+        return tw_cuda_check(b, r, "device memory");
+    return tw_fail(b->ctx, TW_ERROR_MEMORY,
+                   "out of device memory: %zu bytes were asked for, %zu of %zu are free", bytes,
+                   available, total);
+}
+
+/* A failure here is an earlier one's; the next call that can say so does. */
+static void cuda_release(tw_backend *b, void *address) {
+    if (address && cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->release(tw_cuda_of(b)->stream, address);
+}
+
+static tw_status cuda_upload(tw_backend *b, void *dst, const void *src, size_t bytes) {
+    tw_cuda_backend *c = tw_cuda_of(b);
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(b, tw_cuda_staging_upload(&c->staging, c->rt, c->stream, dst, src, bytes),
+                         "upload");
+}
+
+static tw_status cuda_synchronize(tw_backend *b) {
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->stream_synchronize(tw_cuda_of(b)->stream),
+                         "waiting for the device");
+}
+
+static tw_status queue_copy(tw_backend *b, void *dst, const void *src, size_t bytes,
+                            tw_cuda_direction direction, const char *what) {
+    if (!bytes) return TW_OK;
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(
+        b, tw_cuda_of(b)->rt->copy(tw_cuda_of(b)->stream, dst, src, bytes, direction), what);
+}
+
+static tw_status cuda_download(tw_backend *b, void *dst, const void *src, size_t bytes) {
+    TW_TRY(queue_copy(b, dst, src, bytes, TW_CUDA_OUT, "download"));
+    return cuda_synchronize(b);
+}
+
+static tw_status cuda_copy(tw_backend *b, void *dst, const void *src, size_t bytes) {
+    return queue_copy(b, dst, src, bytes, TW_CUDA_ON, "copy");
+}
+
+static tw_status cuda_fill(tw_backend *b, void *dst, int byte, size_t bytes) {
+    if (!bytes) return TW_OK;
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->fill(tw_cuda_of(b)->stream, dst, byte, bytes),
+                         "fill");
+}
+
+static void cuda_end(tw_backend *b) {
+    (void)b;
+}
+
+static tw_status cuda_record(tw_backend *b) {
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->capture_begin(tw_cuda_of(b)->stream),
+                         "recording a graph");
+}
+
+static tw_status cuda_recorded(tw_backend *b, void **out) {
+    tw_cuda_graph graph = NULL;
+    const tw_cuda_result r = tw_cuda_of(b)->rt->capture_end(tw_cuda_of(b)->stream, &graph);
+    *out = graph;
+    return tw_cuda_check(b, r, "recording a graph");
+}
+
+static tw_status cuda_replay(tw_backend *b, void *recording) {
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->graph_launch(recording, tw_cuda_of(b)->stream),
+                         "launching a graph");
+}
+
+static void cuda_forget(tw_backend *b, void *recording) {
+    if (recording && cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->graph_destroy(recording);
+}
+
+static double cuda_clock(tw_backend *b) {
+    struct timespec t;
+    (void)cuda_synchronize(b);
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void cuda_destroy(tw_backend *b) {
+    tw_cuda_backend *c = tw_cuda_of(b);
+    if (c->stream && cuda_use(b) == TW_OK) {
+        c->rt->stream_synchronize(c->stream);
+        tw_cuda_staging_free(&c->staging, c->rt);
+        c->rt->stream_destroy(c->stream);
+    }
+    tw_free(b->ctx, b);
+}
+
+static tw_status choose_providers(tw_context *ctx, const char *name, const tw_provider **list) {
+    if (strcmp(name, "auto") != 0 && strcmp(name, tw_provider_own.name) != 0)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT,
+                       "provider: expected auto or own on a GPU, got \"%s\"", name);
+    list[0] = &tw_provider_own;
+    list[1] = NULL;
+    return TW_OK;
+}
+
+static tw_status find_device(tw_cuda_backend *c) {
+    tw_backend *b = &c->base;
+    int count = 0;
+    const tw_cuda_result r = c->rt->device_count(&count);
+    if (r != TW_CUDA_OK)
+        return tw_fail(b->ctx, TW_ERROR_DEVICE, "no CUDA device: %s", c->rt->error_text());
+    if (count < 1) return tw_fail(b->ctx, TW_ERROR_DEVICE, "no CUDA device");
+    TW_TRY(tw_cuda_check(b, c->rt->device_properties(c->device, &c->properties), "the device"));
+    const tw_cuda_properties *p = &c->properties;
+    if (10 * p->major + p->minor < LEAST_CAPABILITY)
+        return tw_fail(b->ctx, TW_ERROR_DEVICE,
+                       "%s: compute capability %d.%d, expected %d.%d or later", p->name, p->major,
+                       p->minor, LEAST_CAPABILITY / 10, LEAST_CAPABILITY % 10);
+    snprintf(b->description, sizeof b->description, "%s (%.0f GB, %s)", p->name,
+             (double)p->memory / 1e9, c->rt->version());
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(b, c->rt->stream_create(&c->stream), "a stream");
+}
+
+tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provider,
+                                 tw_backend **out) {
+    *out = NULL;
+    tw_cuda_backend *c = tw_allocate(ctx, 1, sizeof *c);
+    if (!c) return TW_ERROR_MEMORY;
+    c->rt = tw_cuda_runtime_get();
+    c->base = (tw_backend){.ctx = ctx,
+                           .name = "cuda",
+                           .device = TW_DEVICE_CUDA,
+                           .threads = threads,
+                           .providers = c->list,
+                           .allocate = cuda_allocate,
+                           .release = cuda_release,
+                           .upload = cuda_upload,
+                           .download = cuda_download,
+                           .copy = cuda_copy,
+                           .fill = cuda_fill,
+                           .synchronize = cuda_synchronize,
+                           .begin = cuda_use,
+                           .end = cuda_end,
+                           .record = cuda_record,
+                           .recorded = cuda_recorded,
+                           .replay = cuda_replay,
+                           .forget = cuda_forget,
+                           .clock = cuda_clock,
+                           .clock_name = "time on the wall, when the device was done",
+                           .destroy = cuda_destroy};
+    tw_status s = choose_providers(ctx, provider, c->list);
+    if (s == TW_OK) s = find_device(c);
+    if (s != TW_OK) {
+        cuda_destroy(&c->base);
+        return s;
+    }
+    c->base.stream = c->stream;
+    *out = &c->base;
+    return TW_OK;
+}

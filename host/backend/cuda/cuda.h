@@ -1,0 +1,29 @@
+/* A GPU as a backend, and what its providers take from it. */
+#ifndef TW_BACKEND_CUDA_CUDA_H
+#define TW_BACKEND_CUDA_CUDA_H
+
+#include "backend/backend.h"
+#include "backend/cuda/runtime.h"
+#include "backend/cuda/staging.h"
+
+typedef struct tw_cuda_backend {
+    tw_backend base; /* its `stream` is the one below */
+    const tw_cuda_runtime *rt;
+    int device;
+    tw_cuda_stream stream;
+    tw_cuda_properties properties;
+    tw_cuda_staging staging;
+    const tw_provider *list[4];
+} tw_cuda_backend;
+
+static inline tw_cuda_backend *tw_cuda_of(tw_backend *b) {
+    return (tw_cuda_backend *)b;
+}
+
+/* TW_OK, or the failure with its text: "what" failed, and the runtime's words. */
+tw_status tw_cuda_check(tw_backend *b, tw_cuda_result result, const char *what);
+
+/* The hand-written kernels. */
+extern const tw_provider tw_provider_own;
+
+#endif

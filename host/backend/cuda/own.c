@@ -1,0 +1,147 @@
+/* The provider "own": one operation at a time, or a few that one kernel does together. */
+#include "backend/cuda/own.h"
+
+#include <math.h>
+#include <string.h>
+
+static const tw_own_entry entries[TW_OP_COUNT] = {
+    [TW_OP_LINEAR] = {tw_own_linear, NULL, NULL},
+    [TW_OP_CONV2D] = {tw_own_conv2d, tw_own_conv2d_workspace, tw_own_conv2d_refuse},
+    [TW_OP_GROUP_NORM] = {tw_own_group_norm, tw_own_group_norm_workspace, NULL},
+    [TW_OP_GROUP_NORM_BWD] = {tw_own_group_norm_bwd, tw_own_group_norm_bwd_workspace, NULL},
+    [TW_OP_ACT] = {tw_own_act, NULL, NULL},
+    [TW_OP_ACT_BWD] = {tw_own_act_bwd, NULL, NULL},
+    [TW_OP_AXPBY] = {tw_own_axpby, NULL, NULL},
+    [TW_OP_ADD_VEC] = {tw_own_add_vec, NULL, NULL},
+    [TW_OP_SUM_SPATIAL] = {tw_own_sum_spatial, tw_own_sum_spatial_workspace, NULL},
+    [TW_OP_PER_SAMPLE_SCALE] = {tw_own_per_sample_scale, NULL, NULL},
+    [TW_OP_CONCAT] = {tw_own_concat, NULL, tw_own_joined_refuse},
+    [TW_OP_SPLIT] = {tw_own_split, NULL, tw_own_joined_refuse},
+    [TW_OP_UPSAMPLE_NEAREST] = {tw_own_upsample_nearest, NULL, NULL},
+    [TW_OP_POOL] = {tw_own_pool, NULL, NULL},
+    [TW_OP_DROPOUT] = {tw_own_dropout, NULL, NULL},
+    [TW_OP_EMBEDDING] = {tw_own_embedding, NULL, NULL},
+    [TW_OP_EMBEDDING_BWD] = {tw_own_embedding_bwd, NULL, NULL},
+    [TW_OP_TIME_EMBED] = {tw_own_time_embed, NULL, tw_own_time_embed_refuse},
+    [TW_OP_FOURIER_EMBED] = {tw_own_fourier_embed, NULL, NULL},
+    [TW_OP_MSE] = {tw_own_mse, tw_own_mse_workspace, NULL},
+    [TW_OP_MSE_BWD] = {tw_own_mse_bwd, NULL, NULL},
+    [TW_OP_FILL] = {tw_own_fill, NULL, tw_own_fill_refuse},
+    [TW_OP_CONVERT] = {tw_own_convert, NULL, tw_own_convert_refuse},
+    [TW_OP_REPEAT_BATCH] = {tw_own_repeat_batch, NULL, NULL},
+    [TW_OP_NOISE] = {tw_own_noise_fill, NULL, NULL},
+    [TW_OP_SAMPLE_T] = {tw_own_sample_t, NULL, NULL},
+    [TW_OP_COND_DROP] = {tw_own_cond_drop, NULL, NULL},
+    [TW_OP_FLIP] = {tw_own_flip, NULL, NULL},
+    [TW_OP_FORWARD_NOISE] = {tw_own_forward_noise, NULL, tw_own_forward_noise_refuse},
+    [TW_OP_SAMPLER_UPDATE] = {tw_own_sampler_update, tw_own_update_workspace, tw_own_table_refuse},
+    [TW_OP_THRESHOLD] = {tw_own_threshold, tw_own_update_workspace, tw_own_table_refuse},
+    [TW_OP_STEP_TIME] = {tw_own_step_time, NULL, tw_own_table_refuse},
+    [TW_OP_NEXT_STEP] = {tw_own_next_step, NULL, NULL},
+    [TW_OP_GLOBAL_NORM] = {tw_own_global_norm, tw_own_optimizer_workspace, NULL},
+    [TW_OP_ADAMW] = {tw_own_adamw, tw_own_optimizer_workspace, tw_own_adamw_refuse},
+};
+
+typedef struct own_state {
+    tw_own_call call;
+    const tw_own_entry *entry;
+    int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
+} own_state;
+
+tw_status tw_own_done(const tw_own_call *call, twk_status status) {
+    static const tw_status of[] = {[TWK_OK] = TW_OK,
+                                   [TWK_BAD_ARGUMENT] = TW_ERROR_INTERNAL,
+                                   [TWK_UNSUPPORTED] = TW_ERROR_UNSUPPORTED,
+                                   [TWK_LAUNCH_FAILED] = TW_ERROR_DEVICE};
+    if (status == TWK_OK) return TW_OK;
+    return tw_fail(call->backend->ctx, of[status], "%s: %s", tw_op_name(call->op.kind),
+                   twk_error_text());
+}
+
+twk_noise tw_own_noise(const void *rng) {
+    const uint64_t *words = rng;
+    return (twk_noise){.device_seed = words, .device_first_sample = words + 1};
+}
+
+const uint32_t *tw_own_step(const void *rng) {
+    return (const uint32_t *)rng + 4;
+}
+
+float tw_own_probability(double p) {
+    return (float)(ceil(p * 0x1p24) * 0x1p-24);
+}
+
+/* Nothing is read or written: what a launcher makes of addresses depends on their alignment. */
+static void pretend_addresses(own_state *s, uintptr_t address) {
+    for (int i = 0; i < s->call.op.n_in; i++)
+        s->call.op.in[i] = s->in[i] < 0 ? NULL : (const void *)address;
+    for (int i = 0; i < s->call.op.n_out; i++)
+        s->call.op.out[i] = s->out[i] < 0 ? NULL : (void *)address;
+}
+
+static tw_status own_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
+                         void *workspace) {
+    const own_state *s = kernel->state;
+    tw_own_call call = s->call;
+    for (int i = 0; i < call.op.n_in; i++) call.op.in[i] = s->in[i] < 0 ? NULL : slots[s->in[i]];
+    for (int i = 0; i < call.op.n_out; i++)
+        call.op.out[i] = s->out[i] < 0 ? NULL : slots[s->out[i]];
+    call.backend = backend;
+    call.stream = tw_cuda_of(backend)->stream;
+    call.workspace = workspace;
+    return s->entry->run(&call);
+}
+
+static void own_destroy(tw_kernel *kernel, tw_backend *backend) {
+    tw_free(backend->ctx, kernel->state);
+    kernel->state = NULL;
+}
+
+static tw_status refuse(tw_backend *backend, const tw_region_op *op, const char *why) {
+    return tw_fail(backend->ctx, TW_ERROR_UNSUPPORTED, "%s: %s", tw_op_name(op->kind), why);
+}
+
+static tw_status describe(tw_backend *backend, const tw_region *region, own_state *s) {
+    const tw_region_op *op = &region->ops[0];
+    bool is_double = false;
+    TW_TRY(tw_ref_describe(backend, region, &s->call.op, &is_double));
+    if (is_double) return refuse(backend, op, "a GPU calculates in float32, not in float64");
+    memcpy(s->in, op->in, sizeof s->in);
+    memcpy(s->out, op->out, sizeof s->out);
+    s->call.backend = backend;
+    s->entry = &entries[op->kind];
+    if (!s->entry->run) return refuse(backend, op, "there is no kernel for it");
+    const char *why = s->entry->refuse ? s->entry->refuse(&s->call) : NULL;
+    return why ? refuse(backend, op, why) : TW_OK;
+}
+
+static size_t workspace_of(own_state *s) {
+    size_t most = 0;
+    if (!s->entry->workspace) return 0;
+    for (uintptr_t address = 4; address <= 256; address *= 64) { /* 4 and 256 */
+        pretend_addresses(s, address);
+        const size_t bytes = s->entry->workspace(&s->call);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+    TW_TRY(backend->begin(backend)); /* launchers ask which device this is */
+    own_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
+    if (!s) return TW_ERROR_MEMORY;
+    const tw_status status = describe(backend, region, s);
+    if (status != TW_OK) {
+        tw_free(backend->ctx, s);
+        return status;
+    }
+    s->call.workspace_bytes = kernel->workspace = workspace_of(s);
+    kernel->run = own_run;
+    kernel->destroy = own_destroy;
+    kernel->state = s;
+    kernel->claimed = 1;
+    backend->end(backend);
+    return TW_OK;
+}
+
+const tw_provider tw_provider_own = {"own", own_prepare};

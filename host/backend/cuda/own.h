@@ -1,0 +1,100 @@
+/* The inside of the provider "own": operations in float32 as calls of the launchers in kernels/. */
+#ifndef TW_BACKEND_CUDA_OWN_H
+#define TW_BACKEND_CUDA_OWN_H
+
+#include "backend/cpu/reference.h" /* the check of operands against op.h, and extents by letter */
+#include "backend/cuda/cuda.h"
+#include "core/context.h"
+#include "kernels.h"
+
+typedef struct tw_own_call {
+    tw_ref_call op; /* what it is, and its operands' addresses on the device */
+    tw_backend *backend;
+    twk_stream stream;
+    void *workspace;
+    size_t workspace_bytes;
+} tw_own_call;
+
+typedef struct tw_own_entry {
+    tw_status (*run)(const tw_own_call *call);
+    /* Bytes, from everything but the workspace; addresses stand for their alignment only. Null:
+     * none. */
+    size_t (*workspace)(const tw_own_call *call);
+    /* Why this call cannot be served, null if it can. Null: it always can. */
+    const char *(*refuse)(const tw_own_call *call);
+} tw_own_entry;
+
+/* A launcher's status as ours, with its text. */
+tw_status tw_own_done(const tw_own_call *call, twk_status status);
+
+#define TW_OWN_TRY(call, launch) TW_TRY(tw_own_done(call, launch))
+
+/* The run state int64[4] = {seed, first sample, step, 0} as the kernels read it: the machine is
+ * little-endian, and a step is below 2^32. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a step comes first");
+twk_noise tw_own_noise(const void *rng);
+const uint32_t *tw_own_step(const void *rng);
+/* The float32 for which `uniform < p` decides as it does for p: uniforms are multiples of 2^-24. */
+float tw_own_probability(double p);
+
+/* One or more families a file. */
+tw_status tw_own_linear(const tw_own_call *call);
+
+tw_status tw_own_conv2d(const tw_own_call *call);
+size_t tw_own_conv2d_workspace(const tw_own_call *call);
+const char *tw_own_conv2d_refuse(const tw_own_call *call);
+
+tw_status tw_own_group_norm(const tw_own_call *call);
+tw_status tw_own_group_norm_bwd(const tw_own_call *call);
+size_t tw_own_group_norm_workspace(const tw_own_call *call);
+size_t tw_own_group_norm_bwd_workspace(const tw_own_call *call);
+
+tw_status tw_own_act(const tw_own_call *call);
+tw_status tw_own_act_bwd(const tw_own_call *call);
+tw_status tw_own_axpby(const tw_own_call *call);
+tw_status tw_own_add_vec(const tw_own_call *call);
+tw_status tw_own_sum_spatial(const tw_own_call *call);
+size_t tw_own_sum_spatial_workspace(const tw_own_call *call);
+tw_status tw_own_per_sample_scale(const tw_own_call *call);
+tw_status tw_own_dropout(const tw_own_call *call);
+tw_status tw_own_mse(const tw_own_call *call);
+size_t tw_own_mse_workspace(const tw_own_call *call);
+tw_status tw_own_mse_bwd(const tw_own_call *call);
+
+tw_status tw_own_concat(const tw_own_call *call);
+tw_status tw_own_split(const tw_own_call *call);
+const char *tw_own_joined_refuse(const tw_own_call *call);
+tw_status tw_own_upsample_nearest(const tw_own_call *call);
+tw_status tw_own_pool(const tw_own_call *call);
+tw_status tw_own_fill(const tw_own_call *call);
+const char *tw_own_fill_refuse(const tw_own_call *call);
+tw_status tw_own_convert(const tw_own_call *call);
+const char *tw_own_convert_refuse(const tw_own_call *call);
+tw_status tw_own_repeat_batch(const tw_own_call *call);
+
+tw_status tw_own_embedding(const tw_own_call *call);
+tw_status tw_own_embedding_bwd(const tw_own_call *call);
+tw_status tw_own_time_embed(const tw_own_call *call);
+const char *tw_own_time_embed_refuse(const tw_own_call *call);
+tw_status tw_own_fourier_embed(const tw_own_call *call);
+
+tw_status tw_own_noise_fill(const tw_own_call *call);
+tw_status tw_own_sample_t(const tw_own_call *call);
+tw_status tw_own_cond_drop(const tw_own_call *call);
+tw_status tw_own_flip(const tw_own_call *call);
+tw_status tw_own_forward_noise(const tw_own_call *call);
+const char *tw_own_forward_noise_refuse(const tw_own_call *call);
+
+tw_status tw_own_sampler_update(const tw_own_call *call);
+tw_status tw_own_threshold(const tw_own_call *call);
+size_t tw_own_update_workspace(const tw_own_call *call);
+tw_status tw_own_step_time(const tw_own_call *call);
+const char *tw_own_table_refuse(const tw_own_call *call);
+tw_status tw_own_next_step(const tw_own_call *call);
+
+tw_status tw_own_global_norm(const tw_own_call *call);
+size_t tw_own_optimizer_workspace(const tw_own_call *call);
+tw_status tw_own_adamw(const tw_own_call *call);
+const char *tw_own_adamw_refuse(const tw_own_call *call);
+
+#endif

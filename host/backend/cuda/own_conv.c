@@ -1,0 +1,47 @@
+/* Convolutions. */
+#include <limits.h>
+
+#include "backend/cuda/own.h"
+
+static twk_conv_args shape(const tw_own_call *c) {
+    const int64_t *d = c->op.dim;
+    return (twk_conv_args){.batch = d['N'],
+                           .h = d['H'],
+                           .w = d['W'],
+                           .channels = (int)d['C'],
+                           .out_channels = (int)d['O'],
+                           .kernel_h = (int)d['J'],
+                           .kernel_w = (int)d['K'],
+                           .stride = c->op.attr.conv.stride,
+                           .pad_top = c->op.attr.conv.pad_top,
+                           .pad_left = c->op.attr.conv.pad_left,
+                           .pad_bottom = c->op.attr.conv.pad_bottom,
+                           .pad_right = c->op.attr.conv.pad_right,
+                           .format = TWK_F32,
+                           .workspace = c->workspace,
+                           .workspace_bytes = c->workspace_bytes};
+}
+
+const char *tw_own_conv2d_refuse(const tw_own_call *c) {
+    const int64_t *d = c->op.dim;
+    return d['C'] > INT_MAX || d['O'] > INT_MAX ? "more than 2^31 channels" : NULL;
+}
+
+static twk_conv_args forward(const tw_own_call *c) {
+    twk_conv_args a = shape(c);
+    a.x = c->op.in[0];
+    a.weight = c->op.in[1];
+    a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
+    a.y = c->op.out[0];
+    return a;
+}
+
+tw_status tw_own_conv2d(const tw_own_call *c) {
+    const twk_conv_args a = forward(c);
+    return tw_own_done(c, twk_conv_forward(&a, c->stream));
+}
+
+size_t tw_own_conv2d_workspace(const tw_own_call *c) {
+    const twk_conv_args a = forward(c);
+    return twk_conv_workspace(&a);
+}

@@ -1,0 +1,66 @@
+/* GroupNorm and its gradient. */
+#include "backend/cuda/own.h"
+
+static twk_group_norm_args norm(const tw_own_call *c, const float *scale_shift) {
+    const int64_t channels = c->op.dim['C'];
+    return (twk_group_norm_args){.batch = c->op.dim['N'],
+                                 .pixels = c->op.dim['.'],
+                                 .channels = (int)channels,
+                                 .groups = c->op.attr.norm.groups,
+                                 .epsilon = (float)c->op.attr.norm.eps,
+                                 .silu = c->op.attr.norm.silu,
+                                 .format = TWK_F32,
+                                 .scale = scale_shift,
+                                 .shift = scale_shift ? scale_shift + channels : NULL,
+                                 .scale_stride = 2 * channels,
+                                 .workspace = c->workspace,
+                                 .workspace_bytes = c->workspace_bytes};
+}
+
+static twk_group_norm_args forward(const tw_own_call *c) {
+    twk_group_norm_args a = norm(c, c->op.n_in > 3 ? c->op.in[3] : NULL);
+    a.x = c->op.in[0];
+    a.gamma = c->op.in[1];
+    a.beta = c->op.in[2];
+    a.y = c->op.out[0];
+    a.mean = c->op.out[1];
+    a.rstd = c->op.out[2];
+    return a;
+}
+
+static twk_group_norm_args backward(const tw_own_call *c) {
+    twk_group_norm_args a = norm(c, c->op.in[4]);
+    float *dss = c->op.n_out > 3 ? c->op.out[3] : NULL;
+    a.dy = c->op.in[0];
+    a.x = c->op.in[1];
+    a.gamma = c->op.in[2];
+    a.beta = c->op.in[3];
+    a.mean = (float *)(uintptr_t)c->op.in[5]; /* only read */
+    a.rstd = (float *)(uintptr_t)c->op.in[6];
+    a.dx = c->op.out[0];
+    a.dgamma = c->op.out[1];
+    a.dbeta = c->op.out[2];
+    a.dscale = dss;
+    a.dshift = dss ? dss + a.channels : NULL;
+    return a;
+}
+
+tw_status tw_own_group_norm(const tw_own_call *c) {
+    const twk_group_norm_args a = forward(c);
+    return tw_own_done(c, twk_group_norm_forward(&a, c->stream));
+}
+
+tw_status tw_own_group_norm_bwd(const tw_own_call *c) {
+    const twk_group_norm_args a = backward(c);
+    return tw_own_done(c, twk_group_norm_backward(&a, c->stream));
+}
+
+size_t tw_own_group_norm_workspace(const tw_own_call *c) {
+    const twk_group_norm_args a = forward(c);
+    return twk_group_norm_workspace(&a);
+}
+
+size_t tw_own_group_norm_bwd_workspace(const tw_own_call *c) {
+    const twk_group_norm_args a = backward(c);
+    return twk_group_norm_backward_workspace(&a);
+}

@@ -1,0 +1,45 @@
+// A CUDA runtime without a GPU: the table of backend/cuda/runtime.h over the emulated kernels.
+//
+// Nothing that is queued on a stream happens before somebody waits for it: copies arrive as late as
+// they may. Device memory lies between guard zones, starts as NaN, and can be touched while queued
+// work runs only: a host that dereferences it crashes. What a capturing stream refuses is refused.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <string>
+
+namespace emulated {
+
+struct Counts {
+    int64_t device, pinned; // allocations
+    int64_t waits;          // for a stream or an event
+    int64_t launches;       // of kernels, one by one or recorded
+    int64_t graphs;         // launched
+    int64_t captures;       // ended
+    int64_t copies;         // queued or recorded
+};
+Counts counts();
+
+// What was not given back: memory, streams, events, graphs.
+int64_t held();
+size_t device_bytes();
+
+// Call `n` from now on (0 is the next) that makes something fails for want of memory, and with
+// `dry` all after it.
+void fail_at(int64_t n, bool dry = false);
+bool failed(); // since fail_at
+void plenty();
+
+void set_devices(int count);
+void set_capability(int major, int minor);
+// Ends of captures fail.
+void break_captures(bool on);
+// The next wait for a stream fails, and everything after it: as when a kernel went wrong.
+void break_stream();
+
+// What was wrong with the work so far (and forget it): guard zones, addresses, kernels' faults.
+std::string report();
+
+} // namespace emulated

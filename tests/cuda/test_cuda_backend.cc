@@ -1,0 +1,203 @@
+// The GPU as a device: choosing it, its memory and copies, and what happens when it fails.
+#include "support.h"
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+extern "C" {
+#include "backend/backend.h"
+#include "backend/cuda/cuda.h"
+#include "core/context.h"
+}
+
+namespace {
+
+class CudaDevice : public Cuda {};
+
+TEST_F(CudaDevice, IsNamed) {
+    Context c(TW_DEVICE_CUDA);
+    ASSERT_EQ(c.status(), TW_OK) << tw_context_error(nullptr);
+    EXPECT_EQ(tw_context_device(c.get()), TW_DEVICE_CUDA);
+    EXPECT_STREQ(tw_context_device_name(c.get()), "Emulated GPU (1 GB, emulated CUDA)");
+    EXPECT_STREQ(tw_context_provider(c.get(), 0), "own");
+    EXPECT_EQ(tw_context_provider(c.get(), 1), nullptr);
+    EXPECT_EQ(tw_context_threads(c.get()), 1);
+    EXPECT_EQ(c.logged(), "");
+}
+
+TEST_F(CudaDevice, AutoTakesTheGpuUnlessAProviderOfTheCpuIsAskedFor) {
+    Context any(TW_DEVICE_AUTO);
+    EXPECT_EQ(tw_context_device(any.get()), TW_DEVICE_CUDA);
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    o.provider = "cpu-reference";
+    Context cpu(TW_DEVICE_AUTO, &o);
+    EXPECT_EQ(tw_context_device(cpu.get()), TW_DEVICE_CPU);
+    EXPECT_EQ(cpu.logged(), "");
+}
+
+TEST_F(CudaDevice, WithoutOneAutoTakesTheCpuAndSaysSo) {
+    emulated::set_devices(0);
+    Context any(TW_DEVICE_AUTO);
+    ASSERT_EQ(any.status(), TW_OK);
+    EXPECT_EQ(tw_context_device(any.get()), TW_DEVICE_CPU);
+    EXPECT_NE(any.logged().find("no CUDA-capable device is detected"), std::string::npos);
+    EXPECT_STREQ(tw_context_error(any.get()), "");
+    Context cuda(TW_DEVICE_CUDA);
+    EXPECT_EQ(cuda.status(), TW_ERROR_DEVICE);
+    EXPECT_STREQ(tw_context_error(nullptr), "context: device cuda: no CUDA device: no CUDA-capable "
+                                            "device is detected; use auto or cpu");
+}
+
+TEST_F(CudaDevice, AnOldOneIsRefused) {
+    emulated::set_capability(7, 5);
+    Context cuda(TW_DEVICE_CUDA);
+    EXPECT_EQ(cuda.status(), TW_ERROR_DEVICE);
+    EXPECT_NE(std::string(tw_context_error(nullptr)).find("7.5, expected 8.0 or later"),
+              std::string::npos);
+    Context any(TW_DEVICE_AUTO);
+    EXPECT_EQ(tw_context_device(any.get()), TW_DEVICE_CPU);
+}
+
+TEST_F(CudaDevice, AnUnknownProviderIsRefused) {
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    o.provider = "cpu-reference";
+    Context cuda(TW_DEVICE_CUDA, &o);
+    EXPECT_EQ(cuda.status(), TW_ERROR_ARGUMENT);
+    EXPECT_NE(std::string(tw_context_error(nullptr)).find("auto or own"), std::string::npos);
+    o.provider = "own";
+    Context own(TW_DEVICE_CUDA, &o);
+    EXPECT_EQ(own.status(), TW_OK);
+}
+
+// Memory of `bytes` that came from `from`.
+std::vector<char> RoundTrip(tw_backend *b, const std::vector<char> &from) {
+    void *there = nullptr, *second = nullptr;
+    std::vector<char> copy = from, back(from.size());
+    EXPECT_EQ(b->allocate(b, from.size(), &there), TW_OK);
+    EXPECT_EQ(b->allocate(b, from.size(), &second), TW_OK);
+    EXPECT_EQ((uintptr_t)there % 256, 0u);
+    EXPECT_EQ(b->upload(b, there, copy.data(), copy.size()), TW_OK);
+    std::memset(copy.data(), 0, copy.size()); // the caller may
+    EXPECT_EQ(b->copy(b, second, there, from.size()), TW_OK);
+    EXPECT_EQ(b->fill(b, there, 0x11, from.size()), TW_OK);
+    EXPECT_EQ(b->download(b, back.data(), second, back.size()), TW_OK);
+    b->release(b, there);
+    b->release(b, second);
+    return back;
+}
+
+TEST_F(CudaDevice, CopiesOfEverySize) {
+    Context c(TW_DEVICE_CUDA);
+    tw_backend *b = c.get()->backend;
+    const size_t page = TW_STAGING_PAGE;
+    for (size_t bytes : {(size_t)1, (size_t)63, page - 1, page, page + 1, 5 * page + 7,
+                         (TW_STAGING_PAGES + 3) * page + 5}) {
+        std::vector<char> from(bytes);
+        for (size_t i = 0; i < bytes; i++) from[i] = (char)(i * 2654435761u >> 13);
+        EXPECT_TRUE(RoundTrip(b, from) == from) << bytes;
+    }
+    void *nothing = &c;
+    EXPECT_EQ(b->allocate(b, 0, &nothing), TW_OK);
+    EXPECT_EQ(nothing, nullptr);
+    EXPECT_EQ(b->upload(b, nullptr, nullptr, 0), TW_OK);
+    EXPECT_EQ(b->fill(b, nullptr, 0, 0), TW_OK);
+    EXPECT_EQ(b->download(b, nullptr, nullptr, 0), TW_OK);
+    b->release(b, nullptr);
+}
+
+// Small uploads follow each other without waiting until the ring has gone round.
+TEST_F(CudaDevice, UploadsDoNotWait) {
+    Context c(TW_DEVICE_CUDA);
+    tw_backend *b = c.get()->backend;
+    void *there = nullptr;
+    ASSERT_EQ(b->allocate(b, 4096, &there), TW_OK);
+    std::vector<char> bytes(4096, 1), back(4096);
+    const emulated::Counts before = emulated::counts();
+    for (int i = 0; i < 1000; i++) {
+        std::memset(bytes.data(), i, bytes.size());
+        ASSERT_EQ(b->upload(b, there, bytes.data(), bytes.size()), TW_OK);
+    }
+    EXPECT_EQ(emulated::counts().waits, before.waits);
+    EXPECT_LE(emulated::counts().pinned, before.pinned + 1);
+    ASSERT_EQ(b->download(b, back.data(), there, back.size()), TW_OK);
+    EXPECT_EQ(back, bytes);
+    b->release(b, there);
+}
+
+TEST_F(CudaDevice, WantOfMemoryIsAStatus) {
+    for (int64_t k = 0;; k++) {
+        emulated::fail_at(k);
+        Context c(TW_DEVICE_CUDA);
+        void *there = nullptr;
+        char bytes[8] = {};
+        tw_status s = c.status();
+        if (s == TW_OK) s = c.get()->backend->allocate(c.get()->backend, 8, &there);
+        if (s == TW_OK) s = c.get()->backend->upload(c.get()->backend, there, bytes, 8);
+        const bool failed = emulated::failed();
+        emulated::plenty();
+        if (c.get()) {
+            tw_backend *b = c.get()->backend;
+            if (!there) {
+                EXPECT_EQ(b->allocate(b, 8, &there), TW_OK);
+            }
+            EXPECT_EQ(b->upload(b, there, bytes, 8), TW_OK) << "the next try";
+            EXPECT_EQ(b->download(b, bytes, there, 8), TW_OK);
+            b->release(b, there);
+        }
+        if (!failed) {
+            EXPECT_GT(k, 10);
+            break;
+        }
+        EXPECT_EQ(s, TW_ERROR_MEMORY) << k;
+    }
+    Context c(TW_DEVICE_CUDA);
+    void *there = nullptr;
+    EXPECT_EQ(c.get()->backend->allocate(c.get()->backend, (size_t)1 << 40, &there),
+              TW_ERROR_MEMORY);
+    EXPECT_NE(std::string(tw_context_error(c.get())).find("1099511627776 bytes were asked for"),
+              std::string::npos);
+}
+
+TEST_F(CudaDevice, AFaultOnTheDeviceIsReportedEverywhere) {
+    Context c(TW_DEVICE_CUDA);
+    tw_backend *b = c.get()->backend;
+    void *there = nullptr;
+    char bytes[8] = {};
+    ASSERT_EQ(b->allocate(b, 8, &there), TW_OK);
+    emulated::break_stream();
+    EXPECT_EQ(b->download(b, bytes, there, 8), TW_ERROR_DEVICE);
+    EXPECT_NE(std::string(tw_context_error(c.get())).find("illegal memory access"),
+              std::string::npos);
+    EXPECT_EQ(b->upload(b, there, bytes, 8), TW_ERROR_DEVICE);
+    EXPECT_EQ(b->fill(b, there, 0, 8), TW_ERROR_DEVICE);
+    EXPECT_EQ(b->synchronize(b), TW_ERROR_DEVICE);
+    b->release(b, there);
+}
+
+// The launchers' stream is the context's: nothing runs on the default stream.
+TEST_F(CudaDevice, HasAStreamOfItsOwn) {
+    Context a(TW_DEVICE_CUDA), b(TW_DEVICE_CUDA);
+    EXPECT_NE(a.get()->backend->stream, nullptr);
+    EXPECT_NE(a.get()->backend->stream, b.get()->backend->stream);
+    Context cpu(TW_DEVICE_CPU);
+    EXPECT_EQ(cpu.get()->backend->stream, nullptr);
+}
+
+TEST_F(CudaDevice, ContextsOfSeveralThreadsAreIndependent) {
+    std::vector<std::thread> threads;
+    std::vector<int> right(4, 0);
+    for (int t = 0; t < 4; t++)
+        threads.emplace_back([&right, t] {
+            Context c(TW_DEVICE_CUDA);
+            if (c.status() != TW_OK) return;
+            for (int i = 0; i < 20; i++) {
+                const std::vector<char> from(1000 * (size_t)(t + 1), (char)(16 * t + i));
+                right[(size_t)t] += RoundTrip(c.get()->backend, from) == from;
+            }
+        });
+    for (std::thread &t : threads) t.join();
+    EXPECT_EQ(right, std::vector<int>(4, 20));
+}
+
+} // namespace
