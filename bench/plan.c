@@ -163,10 +163,10 @@ static void add_convs(rows *all) {
     add_conv(all, TWK_BF16, false, (shape){128, 16, 16, 512}, 256, 3, mma, 45, "");
     add_conv(all, TWK_BF16, false, c16, 256, 1, "memory", 45,
              "eight tiles along K: filling and emptying the pipeline shows");
-    add_conv(all, TWK_BF16, false, (shape){128, 32, 32, 3}, 128, 3, "memory", 35,
-             "x is gathered element by element");
-    add_conv(all, TWK_BF16, false, c32, 3, 3, "L2: nine reads of x", 14,
-             "16 columns for 3: 5.3 times the FLOPs are executed");
+    add_conv(all, TWK_BF16, false, (shape){128, 32, 32, 3}, 128, 3, "memory", 60,
+             "two waves of blocks that begin and end without writing; instructions take as long");
+    add_conv(all, TWK_BF16, false, c32, 3, 3, "memory", 55,
+             "one wave of blocks that begin with reading alone and end with writing alone");
     add_conv(all, TWK_BF16, false, (shape){8, 64, 64, 256}, 256, 3, mma, 45, "");
     add_conv(all, TWK_BF16, false, (shape){8, 256, 256, 128}, 128, 3, mma, 43, "");
     add_conv(all, TWK_BF16, false, (shape){1, 32, 32, 128}, 128, 3, few, 3,

@@ -1,4 +1,5 @@
 // Convolution forward: an implicit matrix product over output pixels, output channels and taps.
+#include "conv_few.cuh"
 #include "conv_phases.cuh"
 
 namespace tw {
@@ -31,14 +32,41 @@ __global__ void __launch_bounds__(tile_threads, TILE::blocks)
         finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
 }
 
+enum class Way { tiles, phases, few_inputs, few_outputs };
+
 // What a call is going to do; depends on the arguments and the number of processors.
 struct Choice {
+    Way way;
     ConvSizes size;
     Product product;
     TileChoice tile;
-    bool folded; // as `phases` says
     PhasePlan phases;
 };
+
+ConvInput input_of(const twk_conv_args &a, const Choice &c) {
+    ConvInput in;
+    in.x = a.x;
+    in.x2 = a.x2;
+    in.weight = a.weight;
+    in.h = (int)a.h;
+    in.w = (int)a.w;
+    in.up = a.upsample ? 1 : 0;
+    in.channels1 = a.channels;
+    in.channels = a.channels + a.channels2;
+    in.out_h = (int)c.size.out_h;
+    in.out_w = (int)c.size.out_w;
+    in.rows = (int)c.size.rows;
+    in.out_channels = a.out_channels;
+    in.kernel_h = a.kernel_h;
+    in.kernel_w = a.kernel_w;
+    in.stride = a.stride;
+    in.pad_top = a.pad_top;
+    in.pad_left = a.pad_left;
+    in.k = in.k_row = (int)c.size.k;
+    in.tiles = c.tile.tiles;
+    in.tiles_a_split = ceil_div(c.tile.tiles, c.tile.splits);
+    return in;
+}
 
 // An upsampled image in phases. False where the sizes do not fit.
 bool fold(const twk_conv_args &a, Choice *c) {
@@ -72,15 +100,23 @@ bool fold(const twk_conv_args &a, Choice *c) {
 bool choose(const twk_conv_args &a, Choice *c) {
     if (!is_format(a.format) || !sizes_fit(a, &c->size) || !indices_fit(a, &c->size)) return false;
     const int per = 16 / (int)format_bytes(a.format);
-    c->folded = a.upsample && a.fold;
+    c->way = a.upsample && a.fold ? Way::phases : Way::tiles;
     c->product.wide = a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) &&
-                      aligned_16(a.x2) && (c->folded || aligned_16(a.weight));
-    if (c->folded) return fold(a, c);
+                      aligned_16(a.x2) && (c->way == Way::phases || aligned_16(a.weight));
+    if (c->way == Way::phases) return fold(a, c);
     c->product.rows = c->size.rows;
     c->product.classes = 1;
     c->product.columns = a.out_channels;
     c->product.k = c->size.k;
     c->tile = choose(a, c->product);
+    const ConvInput in = input_of(a, *c);
+    if (takes_few_inputs(a, in)) {
+        c->way = Way::few_inputs;
+        c->tile = {TWK_TILE_AUTO, few_inputs_bm, few_inputs_bn, 1, 1};
+    } else if (takes_few_outputs(a, in, c->product.wide)) {
+        c->way = Way::few_outputs;
+        c->tile.splits = 1;
+    }
     return true;
 }
 
@@ -90,12 +126,12 @@ int64_t common(int64_t a, int64_t b) {
 
 // Rows of a partial: of one sample and in one tile. 0 where statistics cannot be left behind.
 int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
-    if (a.groups < 1 || a.out_channels % a.groups) return 0;
+    if (a.groups < 1 || a.out_channels % a.groups || c.way == Way::few_outputs) return 0;
     const bool split = c.tile.splits > 1;
     const int bm = split ? gather_size : c.tile.bm, bn = split ? gather_size : c.tile.bn;
     if (bn % (a.out_channels / a.groups)) return 0;
     int64_t h = c.size.out_h, w = c.size.out_w;
-    if (c.folded && !split) { // a tile's pixels are of one class; all have as many
+    if (c.way == Way::phases && !split) { // a tile's pixels are of one class; all have as many
         const PhaseAxis &y = c.phases.phases.y, &x = c.phases.phases.x;
         if (h % y.classes || w % x.classes) return 0;
         h /= y.classes;
@@ -106,39 +142,14 @@ int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
 }
 
 size_t workspace_of(const twk_conv_args &a, const Choice &c) {
-    if (c.folded) return c.phases.weight_bytes + c.phases.slice_bytes;
+    if (c.way == Way::phases) return c.phases.weight_bytes + c.phases.slice_bytes;
     if (c.tile.splits == 1) return 0;
     return (size_t)c.tile.splits * (size_t)c.size.rows * (size_t)a.out_channels * sizeof(float);
 }
 
 float *slices_of(const twk_conv_args &a, const Choice &c) {
-    if (c.folded) return slices_of(c.phases, a.workspace);
+    if (c.way == Way::phases) return slices_of(c.phases, a.workspace);
     return c.tile.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
-}
-
-ConvInput input_of(const twk_conv_args &a, const Choice &c) {
-    ConvInput in;
-    in.x = a.x;
-    in.x2 = a.x2;
-    in.weight = a.weight;
-    in.h = (int)a.h;
-    in.w = (int)a.w;
-    in.up = a.upsample ? 1 : 0;
-    in.channels1 = a.channels;
-    in.channels = a.channels + a.channels2;
-    in.out_h = (int)c.size.out_h;
-    in.out_w = (int)c.size.out_w;
-    in.rows = (int)c.size.rows;
-    in.out_channels = a.out_channels;
-    in.kernel_h = a.kernel_h;
-    in.kernel_w = a.kernel_w;
-    in.stride = a.stride;
-    in.pad_top = a.pad_top;
-    in.pad_left = a.pad_left;
-    in.k = in.k_row = (int)c.size.k;
-    in.tiles = c.tile.tiles;
-    in.tiles_a_split = ceil_div(c.tile.tiles, c.tile.splits);
-    return in;
 }
 
 Epilogue epilogue_of(const twk_conv_args &a, const Choice &c) {
@@ -167,12 +178,11 @@ Epilogue epilogue_of(const twk_conv_args &a, const Choice &c) {
 }
 
 template <typename TILE, bool WIDE>
-twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
+twk_status launch(const Choice &c, const ConvInput &in, const Epilogue &e, twk_stream stream) {
     LaunchConfig config;
     twk_status status = tiled_config<TILE>(c.product, c.tile.splits, stream, &config);
     if (status != TWK_OK) return status;
-    const Epilogue e = epilogue_of(a, c);
-    status = TW_LAUNCH((conv_kernel<TILE, WIDE>), config, input_of(a, c), e);
+    status = TW_LAUNCH((conv_kernel<TILE, WIDE>), config, in, e);
     if (status != TWK_OK || c.tile.splits == 1) return status;
     return launch_gather<typename TILE::Storage>(e, c.tile.splits, stream);
 }
@@ -222,8 +232,11 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
     const size_t needed = workspace_of(a, c);
     TW_REQUIRE(!needed || (a.workspace && aligned_16(a.workspace) && a.workspace_bytes >= needed),
                "convolution: needs more workspace, at a multiple of 16 bytes");
-    if (c.folded) return launch_phases(a, c.phases, epilogue_of(a, c), stream);
+    const Epilogue e = epilogue_of(a, c);
+    if (c.way == Way::phases) return launch_phases(a, c.phases, e, stream);
+    if (c.way == Way::few_inputs) return launch_few_inputs(a, input_of(a, c), e, stream);
+    if (c.way == Way::few_outputs) return launch_few_outputs(a, input_of(a, c), e, stream);
     return with_tile(a, c.tile.tile, c.product.wide, [&](auto tile, auto wide) {
-        return launch<decltype(tile), decltype(wide)::value>(a, c, stream);
+        return launch<decltype(tile), decltype(wide)::value>(c, input_of(a, c), e, stream);
     });
 }

@@ -1,10 +1,18 @@
 // The gradient of a convolution's input: a convolution of dy in as many classes of pixels as the
 // stride makes, see conv_phases.cuh.
-#include "conv_gradient.cuh"
+#include "conv_few.cuh"
 #include "conv_phases.cuh"
 
 namespace tw {
 namespace {
+
+enum class Way { phases, few_inputs, few_outputs };
+
+struct Choice {
+    Way way;
+    PhasePlan plan;
+    ConvInput only; // the convolution of the only class, where few channels make it special
+};
 
 // False where the sizes do not fit.
 bool plan_of(const twk_conv_args &a, PhasePlan *plan) {
@@ -39,6 +47,27 @@ bool plan_of(const twk_conv_args &a, PhasePlan *plan) {
     return complete(a, plan);
 }
 
+// False where the sizes do not fit.
+bool choose(const twk_conv_args &a, Choice *c) {
+    PhasePlan &plan = c->plan;
+    c->way = Way::phases;
+    if (!plan_of(a, &plan)) return false;
+    if (a.stride != 1 || a.upsample) return true;
+    // Rows of weights side by side: a whole number of chunks each where not few go in.
+    Phases dense = plan.phases;
+    dense.round = 1;
+    c->only = input_of_class(plan.in, dense, 0, 0, (int)format_bytes(a.format));
+    if (takes_few_inputs(a, c->only))
+        c->way = Way::few_inputs;
+    else if (takes_few_outputs(a, c->only, plan.product.wide))
+        c->way = Way::few_outputs;
+    else
+        return true;
+    plan.phases.round = 1;
+    plan.slice_bytes = 0;
+    return true;
+}
+
 ImageGradient epilogue_of(const twk_conv_args &a, const PhasePlan &plan) {
     const int per = 16 / (int)format_bytes(a.format);
     ImageGradient e;
@@ -62,16 +91,16 @@ ImageGradient epilogue_of(const twk_conv_args &a, const PhasePlan &plan) {
 using namespace tw;
 
 extern "C" size_t twk_conv_input_gradient_workspace(const twk_conv_args *args) {
-    PhasePlan plan;
-    if (!args || (!args->dx && !args->dx2) || !plan_of(*args, &plan)) return 0;
-    return plan.weight_bytes + plan.slice_bytes;
+    Choice c;
+    if (!args || (!args->dx && !args->dx2) || !choose(*args, &c)) return 0;
+    return c.plan.weight_bytes + c.plan.slice_bytes;
 }
 
 extern "C" twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_stream stream) {
     TW_REQUIRE(args, "input gradient: no arguments");
     const twk_conv_args &a = *args;
     ConvSizes s;
-    PhasePlan plan;
+    Choice c;
     TW_REQUIRE(is_format(a.format), "input gradient: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "input gradient: tf32 is a way to multiply fp32");
     TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "input gradient: unknown tile");
@@ -82,10 +111,16 @@ extern "C" twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_str
     TW_REQUIRE(!a.dx2 || a.channels2 > 0, "input gradient: dx2 without channels2");
     TW_REQUIRE((a.dx || !a.dx_add) && (a.dx2 || !a.dx2_add),
                "input gradient: something to add to what is not wanted");
-    if (!plan_of(a, &plan))
+    if (!choose(a, &c))
         return fail(TWK_UNSUPPORTED, "input gradient: more than 2^30 pixels, taps or classes");
+    const PhasePlan &plan = c.plan;
     TW_REQUIRE(a.workspace && aligned_16(a.workspace) &&
                    a.workspace_bytes >= plan.weight_bytes + plan.slice_bytes,
                "input gradient: needs more workspace, at a multiple of 16 bytes");
-    return launch_phases(a, plan, epilogue_of(a, plan), stream);
+    const ImageGradient e = epilogue_of(a, plan);
+    if (c.way == Way::phases) return launch_phases(a, plan, e, stream);
+    const twk_status laid = lay_weights(a, plan, stream);
+    if (laid != TWK_OK) return laid;
+    return c.way == Way::few_inputs ? launch_few_inputs(a, c.only, e, stream)
+                                    : launch_few_outputs(a, c.only, e, stream);
 }

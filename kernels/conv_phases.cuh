@@ -153,8 +153,8 @@ struct PhaseRows {
 };
 
 // The class's convolution.
-TW_DEVICE ConvInput input_of_class(const ConvInput &all, const Phases &p, int cy, int cx,
-                                   int element_bytes) {
+TW_BOTH ConvInput input_of_class(const ConvInput &all, const Phases &p, int cy, int cx,
+                                 int element_bytes) {
     const Phase y = phase_of(p.y, cy), x = phase_of(p.x, cx);
     ConvInput in = all;
     in.out_h = y.size;

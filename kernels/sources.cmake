@@ -13,6 +13,7 @@ set(TW_KERNEL_SOURCES
     embedding.cu
     sums.cu
     optimizer.cu
+    conv_few.cu
     conv_forward.cu
     conv_input_gradient.cu
     slices.cu

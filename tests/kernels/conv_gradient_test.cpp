@@ -140,6 +140,56 @@ TEST_F(ConvGradientTest, PicturesInAndOut) {
     expect_right_everywhere(shape(2, 7, 5, 128, 3));
 }
 
+// As in the forward pass, kernels of their own.
+TEST_F(ConvGradientTest, FewChannels) {
+    ConvCase z = shape(2, 9, 8, 72, 3);
+    z.scale = 0.7f;
+    expect_right_everywhere(z, true);
+    z.shift = 1;
+    expect_right_everywhere(z);
+    z.shift = 0;
+    z.c = 40;
+    z.c2 = 5;
+    z.pad = {0, 2, 1, 1};
+    expect_right_everywhere(z, true);
+    z = shape(2, 9, 35, 3, 40);
+    z.scale = 0.7f;
+    expect_right_everywhere(z, true);
+    z = shape(2, 5, 6, 1, 32);
+    z.c2 = 3;
+    z.pad = {0, 2, 1, 1};
+    expect_right_everywhere(z, true);
+    z = shape(3, 7, 5, 5, 3); // with the tile that gathers
+    z.tile = TWK_TILE_64X64;
+    expect_right_everywhere(z);
+}
+
+void expect_served(ConvCase z, const char *kernel) {
+    for (Math math : every_math) {
+        z.math = math;
+        expect_right(z, true);
+        EXPECT_TRUE(was_launched(kernel)) << str(z);
+    }
+}
+
+TEST_F(ConvGradientTest, WhichFewChannelsAreServed) {
+    for (int few : {1, 3, 4}) {
+        expect_served(shape(1, 4, 4, 8, few), "few_inputs");
+        expect_served(shape(1, 4, 4, few, 8), "few_outputs");
+    }
+    for (int few : {3, 8}) {
+        ConvCase z = shape(2, 5, 6, 11 - few, few);
+        z.stride = 2;
+        expect_served(z, "conv_phase");
+        z.stride = 1;
+        z.upsample = true;
+        expect_served(z, "conv_phase");
+        z.upsample = false;
+        z.splits = 1; // asked for
+        expect_served(z, "conv_phase");
+    }
+}
+
 TEST_F(ConvGradientTest, WidthsOfTheNetworks) {
     ConvCase z = shape(5, 4, 4, 128, 128);
     z.math = Math::bf16;
@@ -284,9 +334,10 @@ TEST_F(ConvGradientTest, InPlace) {
 
 // A mistake in one tap, one channel or one term is larger than the bound.
 TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
-    for (int kind = 0; kind < 3; kind++)
+    // Plain, at stride 2, upsampled, from and to few channels.
+    for (int kind = 0; kind < 5; kind++)
         for (Math math : every_math) {
-            ConvCase z = shape(2, 5, 6, 16, 24);
+            ConvCase z = shape(2, 5, 6, kind == 4 ? 3 : 16, kind == 3 ? 3 : 24);
             z.stride = kind == 1 ? 2 : 1;
             z.upsample = kind == 2;
             z.math = math;
@@ -300,7 +351,7 @@ TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
             for (int tap = 0; tap < 9; tap++)
                 EXPECT_GT(bad([&](int r, int s, int) { return r * 3 + s != tap; }), 0)
                     << "tap " << tap << " may be dropped, " << str(z);
-            for (int channel : {0, 15, 23})
+            for (int channel : {0, z.o / 2, z.o - 1})
                 EXPECT_GT(bad([&](int, int, int o) { return o != channel; }), 0)
                     << "channel " << channel << " may be dropped, " << str(z);
             std::vector<Expected> moved = g.expected();

@@ -56,6 +56,13 @@ inline double bound_of(Math math, bool folded) {
     return 8 + (folded ? rounding[(int)math] : 0);
 }
 
+// Whether the last kernel is of this name.
+inline bool was_launched(const char *kernel) {
+    twk_launch_info info;
+    twk_last_launch(&info);
+    return std::string(info.kernel).find(kernel) != std::string::npos;
+}
+
 class Conv {
   public:
     explicit Conv(const ConvCase &shape) : z(shape) {

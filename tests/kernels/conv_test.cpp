@@ -60,6 +60,79 @@ TEST_F(ConvTest, PicturesInAndOut) {
     expect_right_everywhere(shape(2, 8, 9, 128, 3));
 }
 
+// Kernels of their own: from at most four channels, and to at most four.
+TEST_F(ConvTest, FewChannels) {
+    ConvCase z = shape(2, 9, 8, 3, 72); // 144 pixels, 72 channels: tails of both
+    z.bias = z.vector = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    expect_right_everywhere(z);
+    z.shift = 1; // no tensor starts at a multiple of 16 bytes
+    expect_right_everywhere(z);
+    z = shape(1, 7, 9, 4, 8, 4); // 64 along K
+    z.stride = 2;
+    z.pad = {0, 3, 1, 2};
+    expect_right_everywhere(z);
+    z = shape(2, 9, 35, 40, 3); // more than a patch in both directions, a piece and a quarter
+    z.bias = z.vector = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    expect_right_everywhere(z);
+    z = shape(2, 5, 6, 8, 4);
+    z.pad = {2, 0, 0, 3};
+    expect_right_everywhere(z);
+    expect_right_everywhere(shape(1, 6, 3, 16, 1, 5));
+    expect_right_everywhere(shape(1, 6, 3, 64, 4, 1));
+    z = shape(3, 7, 5, 3, 5); // with the tile that gathers
+    z.tile = TWK_TILE_64X64;
+    expect_right_everywhere(z);
+}
+
+// What takes a call, and that its result is right.
+void expect_served(ConvCase z, const char *kernel) {
+    for (Math math : every_math) {
+        z.math = math;
+        expect_right(z);
+        EXPECT_TRUE(was_launched(kernel)) << str(z);
+    }
+}
+
+TEST_F(ConvTest, WhichFewChannelsAreServed) {
+    for (int few : {1, 3, 4}) {
+        expect_served(shape(1, 4, 4, few, 8), "few_inputs");
+        expect_served(shape(1, 4, 4, 8, few), "few_outputs");
+    }
+    expect_served(shape(1, 4, 4, 5, 8), "conv_kernel");
+    expect_served(shape(1, 4, 4, 8, 5), "conv_kernel");
+    expect_served(shape(1, 4, 4, 6, 3), "conv_kernel"); // channels in no whole chunks
+    for (int few : {3, 8}) {
+        ConvCase z = shape(2, 5, 6, few, 11 - few);
+        z.stride = 2;
+        expect_served(z, few == 3 ? "few_inputs" : "conv_kernel");
+        z.stride = 1;
+        z.upsample = true;
+        expect_served(z, "conv_kernel");
+        z.fold = true;
+        expect_served(z, "conv_phase");
+        z.upsample = z.fold = false;
+        z.c2 = 8;
+        expect_served(z, "conv_kernel");
+        z.c2 = 0;
+        z.splits = 1; // asked for
+        expect_served(z, "conv_kernel");
+        z.splits = 0;
+        z.shift = 1;
+        expect_served(z, few == 3 ? "few_inputs" : "conv_kernel");
+    }
+#ifdef TW_EMULATOR
+    ConvCase z = shape(1, 8, 32, 256, 3);
+    const size_t limit = tw::emu::shared_limit();
+    tw::emu::set_shared_limit(48 * 1024); // too little for the patch and the weights
+    z.math = Math::bf16;
+    expect_right(z);
+    EXPECT_FALSE(was_launched("few_"));
+    tw::emu::set_shared_limit(limit);
+#endif
+}
+
 TEST_F(ConvTest, WidthsOfTheNetworks) {
     for (int64_t n : {1, 5}) expect_right_everywhere(shape(n, 4, 4, 128, 128));
     ConvCase z = shape(1, 4, 4, 256, 256);
@@ -268,6 +341,16 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
         c.shift_bias(30);
         expect_statistics(c);
     }
+    ConvCase few = shape(3, 8, 8, 3, 72);
+    few.math = Math::bf16;
+    few.groups = 18;
+    Conv from(few);
+    expect_statistics(from);
+    few = shape(1, 8, 8, 64, 4);
+    few.math = Math::bf16;
+    Conv to(few);
+    to.a.groups = 2;
+    EXPECT_EQ(twk_conv_partials(&to.a, nullptr), 0);
     ConvCase z = shape(3, 4, 1, 8, 24); // a sample is less than eight pixels
     z.math = Math::bf16;
     z.groups = 6;
@@ -291,12 +374,13 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
 
 // A mistake in one tap, one channel or one term is larger than the bound.
 TEST_F(ConvTest, PlantedMistakesAreSeen) {
-    for (int i = 0; i < 2 * (int)std::size(every_math); i++) {
-        ConvCase z = shape(2, 5, 6, 16, 24);
-        z.c2 = 8;
+    for (int i = 0; i < 4 * (int)std::size(every_math); i++) {
+        const int kind = i % 4; // plain, folded, from and to few channels
+        ConvCase z = shape(2, 5, 6, kind == 2 ? 3 : 16, kind == 3 ? 3 : 24);
+        z.c2 = kind < 2 ? 8 : 0;
         z.bias = z.vector = z.residual = true;
-        z.math = every_math[i / 2];
-        z.upsample = z.fold = i % 2;
+        z.math = every_math[i / 4];
+        z.upsample = z.fold = kind == 1;
         Conv c(z);
         const std::vector<double> got = run(&c);
         EXPECT_EQ(count_bad(got, c.expected(), c.a.format, c.bound()), 0);
@@ -308,8 +392,10 @@ TEST_F(ConvTest, PlantedMistakesAreSeen) {
                       0)
                 << "tap " << tap << " may be dropped";
         }
-        for (int channel : {0, 15, 16, 23})
-            EXPECT_GT(count_bad(got, c.expected([&](int, int, int k) { return k != channel; }),
+        for (int channel : {0, z.c - 1, z.c, z.c + z.c2 - 1})
+            EXPECT_GT(count_bad(got, c.expected([&](int, int, int k) {
+                          return k != channel % (z.c + z.c2);
+                      }),
                                 c.a.format, c.bound()),
                       0)
                 << "channel " << channel << " may be dropped";
@@ -405,6 +491,39 @@ TEST_F(ConvTest, LargeTensors) {
                 want[(size_t)(p * channels + o)].add(last.v[(size_t)(p * channels + k)] *
                                                      weight.v[(size_t)(o * channels + k)]);
     expect_close(got.read(), want, TWK_BF16, 8, "the last block");
+}
+
+TEST_F(ConvTest, LargeTensorsOfFewChannels) {
+    for (const bool from_few : {true, false}) {
+        twk_conv_args a = {};
+        a.batch = from_few ? 60 : 64;
+        a.h = a.w = from_few ? 4096 : 1024;
+        a.channels = from_few ? 4 : 64;
+        a.out_channels = from_few ? 8 : 3;
+        a.kernel_h = a.kernel_w = a.stride = 1;
+        a.format = TWK_BF16;
+        const int64_t pixels = a.batch * a.h * a.w, n = 32;
+        const int64_t per_block = from_few ? 128 : 256;
+        Hollow x((size_t)(pixels * a.channels) * 2), y((size_t)(pixels * a.out_channels) * 2);
+        Tensor weight = random_tensor(TWK_BF16, a.channels * a.out_channels);
+        Tensor last = random_tensor(TWK_BF16, n * a.channels), got(TWK_BF16, n * a.out_channels);
+        last.buffer.download(x.data + (pixels - n) * a.channels * 2);
+        a.x = x.data;
+        a.weight = weight.data();
+        a.y = y.data;
+        tw::emu::set_block_filter((uint64_t)(pixels / per_block - 1), 1);
+        const twk_status status = twk_conv_forward(&a, nullptr);
+        tw::emu::set_block_filter(0, 0);
+        ASSERT_EQ(status, TWK_OK) << twk_error_text();
+        EXPECT_TRUE(was_launched(from_few ? "few_inputs" : "few_outputs"));
+        got.buffer.upload(y.data + (pixels - n) * a.out_channels * 2);
+        std::vector<Expected> want((size_t)(n * a.out_channels));
+        for (size_t i = 0; i < want.size(); i++)
+            for (int k = 0; k < a.channels; k++)
+                want[i].add(last.v[i / (size_t)a.out_channels * (size_t)a.channels + (size_t)k] *
+                            weight.v[i % (size_t)a.out_channels * (size_t)a.channels + (size_t)k]);
+        expect_close(got.read(), want, TWK_BF16, 8, "the last pixels");
+    }
 }
 #endif
 
