@@ -43,6 +43,10 @@ struct tw_backend {
     void (*destroy)(tw_backend *b);
 };
 
+/* From here on the backend plans without memory: addresses stand for nothing, copies do nothing, and
+ * runs fail. Before anything is allocated. */
+void tw_backend_plan_only(tw_backend *backend);
+
 /* Makes the CPU backend. `provider` is "auto" or the name of the only provider wanted. */
 tw_status tw_backend_cpu_create(tw_context *ctx, int threads, const char *provider,
                                 tw_backend **out);

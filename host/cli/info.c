@@ -1,4 +1,4 @@
-/* tweedie info: what this build is and runs on, or what a model is. */
+/* tweedie info: what this build is and runs on, what a model is, or what memory it takes. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,13 +8,26 @@
 #include "backend/backend.h"
 #include "cli/cli.h"
 #include "cli/head.h"
+#include "cli/info.h"
 #include "cli/machine.h"
+#include "cli/presets.h"
 
 static const cli_option options[] = {
     CLI_GROUP("Options"),
     {"model", CLI_TEXT, "DIR", 0, 0, NULL, "describe this model instead of the build"},
     {"variant", CLI_TEXT, "NAME", 0, 0, NULL, "load diffusion_pytorch_model.NAME.safetensors"},
     {"json", CLI_FLAG, NULL, 0, 0, NULL, "print JSON"},
+    CLI_GROUP("Memory"),
+    {"plan", CLI_FLAG, NULL, 0, 0, NULL,
+     "say what --preset's or --model's network takes, and the largest batch that fits"},
+    {"preset", CLI_CHOICE, CLI_PRESET_NAMES, 0, 0, NULL, "the network of a preset"},
+    {"for", CLI_CHOICE, "train|sample", 0, 0, "train",
+     "what is planned for; guided sampling takes as much as twice the batch"},
+    {"batch-size", CLI_INT, "N", 1, CLI_PLAN_BATCHES, NULL,
+     "samples that the network sees at once [the preset's, or 64]"},
+    {"memory", CLI_TEXT, "SIZE", 0, 0, NULL,
+     "what the batch must fit, such as 8G or 500M [the memory that the device has]"},
+    CLI_GROUP("Machine"),
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
@@ -25,7 +38,7 @@ static bool has_provider(const tw_context *ctx, const char *name) {
     return false;
 }
 
-static int print_json(json_t *document) {
+int cli_print_json(json_t *document) {
     char *text = document ? json_dumps(document, JSON_INDENT(2)) : NULL;
     json_decref(document);
     if (!text) return cli_fail("out of memory");
@@ -38,11 +51,11 @@ static int build_info(const cli_args *args, const tw_context *ctx) {
     const bool onednn = has_provider(ctx, "cpu-onednn");
     const bool cuda = tw_backend_has_cuda;
     if (cli_flag(args, "json")) {
-        return print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
-                                    tw_version(), "device", tw_context_device_name(ctx), "threads",
-                                    tw_context_threads(ctx), "providers", cli_providers_json(ctx),
-                                    "build", "compiler", __VERSION__, "type", cli_build_type(),
-                                    "onednn", onednn, "cuda", cuda));
+        return cli_print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
+                                        tw_version(), "device", tw_context_device_name(ctx),
+                                        "threads", tw_context_threads(ctx), "providers",
+                                        cli_providers_json(ctx), "build", "compiler", __VERSION__,
+                                        "type", cli_build_type(), "onednn", onednn, "cuda", cuda));
     }
     printf("tweedie %s\n", tw_version());
     printf("  %-10s %s\n", "device", tw_context_device_name(ctx));
@@ -66,7 +79,7 @@ static int print_model(const cli_args *args, const tw_model *model, const tw_mod
                  last = tw_schedule_betas(schedule)[steps - 1];
     const double final = tw_schedule_alphas_cumprod(schedule)[steps - 1];
     if (cli_flag(args, "json"))
-        return print_json(json_pack(
+        return cli_print_json(json_pack(
             "{s:s, s:I, s:I, s:o, s:I, s:I, s:s, s:{s:I, s:f, s:f, s:f}, s:o*, s:o*}", "kind",
             info->kind, "parameters", (json_int_t)info->parameters, "tensors",
             (json_int_t)info->tensors, "shape", shape_json(info), "out_channels",
@@ -101,13 +114,28 @@ static int model_info(const cli_args *args, tw_context *ctx) {
     return rc;
 }
 
-static int run(const cli_args *args) {
+static int check_options(const cli_args *args) {
+    static const char *const of_plan[] = {"preset", "for", "batch-size", "memory"};
+    const bool plan = cli_flag(args, "plan");
     if (cli_text(args, "variant") && !cli_text(args, "model"))
         return cli_usage("--variant: there is no --model that it could belong to");
+    for (size_t i = 0; !plan && i < sizeof of_plan / sizeof *of_plan; i++)
+        if (cli_source_of(args, of_plan[i]) == CLI_FROM_USER)
+            return cli_usage("--%s: belongs to --plan, which is missing", of_plan[i]);
+    if (plan && !cli_text(args, "preset") == !cli_text(args, "model"))
+        return cli_usage("--plan: expected the network of --preset NAME or of --model DIR");
+    return CLI_OK;
+}
+
+static int run(const cli_args *args) {
     tw_context *ctx = NULL;
-    int rc = cli_context(args, &ctx);
+    int rc = check_options(args);
+    if (!rc) rc = cli_context(args, &ctx);
     if (rc) return rc;
-    rc = cli_text(args, "model") ? model_info(args, ctx) : build_info(args, ctx);
+    if (cli_flag(args, "plan"))
+        rc = cli_info_plan(args, ctx);
+    else
+        rc = cli_text(args, "model") ? model_info(args, ctx) : build_info(args, ctx);
     tw_context_free(ctx);
     return rc;
 }
@@ -115,11 +143,16 @@ static int run(const cli_args *args) {
 static const cli_example examples[] = {
     {"what this build runs on", "tweedie info"},
     {"what a model is, for a script", "tweedie info --model run --json"},
+    {"what training takes, and the largest batch for 8 GiB",
+     "tweedie info --plan --preset cifar10 --memory 8G"},
     {NULL, NULL}};
 
 const cli_command cli_info_command = {.name = "info",
-                                      .summary = "says what this build, or a model, is",
-                                      .usage = "tweedie info [--model DIR] [--json]",
+                                      .summary = "says what this build or a model is, or takes",
+                                      .usage =
+                                          "tweedie info [--model DIR] [--json]\n"
+                                          "tweedie info --plan --preset NAME [--for train|sample] "
+                                          "[--memory SIZE]",
                                       .options = options,
                                       .examples = examples,
                                       .run = run};

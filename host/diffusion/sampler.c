@@ -173,3 +173,16 @@ tw_status tw_sampler_memory(tw_sampler *sampler, int64_t n, size_t *bytes) {
     }
     return TW_OK;
 }
+
+tw_status tw_sampler_batch_budget(tw_sampler *s, int64_t n, tw_plan_budget *out) {
+    tw_sampler_chunk *c;
+    *out = (tw_plan_budget){0};
+    TW_TRY(tw_sampler_chunk_get(s, n, &c));
+    TW_TRY(tw_plan_add_budget(c->start, out));
+    TW_TRY(tw_plan_add_budget(c->step, out));
+    if (c->time) TW_TRY(tw_plan_add_budget(c->time, out));
+    /* The buffers that the plans share, and the table. */
+    out->inputs += c->bytes - tw_plan_budget_total(out);
+    out->inputs += (size_t)s->steps * TW_COEF_WIDTH * sizeof(float);
+    return TW_OK;
+}

@@ -9,6 +9,7 @@
 #include <tweedie/sampler.h>
 
 #include "backend/op.h"
+#include "graph/budget.h"
 
 /* The plans and buffers of one batch size. All buffers are the device's. */
 typedef struct tw_sampler_chunk {
@@ -53,6 +54,8 @@ struct tw_sampler {
 
 /* The chunk for n samples, made or found; the least recently used one makes room. */
 tw_status tw_sampler_chunk_get(tw_sampler *sampler, int64_t n, tw_sampler_chunk **out);
+/* What a batch of n takes beside the weights. */
+tw_status tw_sampler_batch_budget(tw_sampler *sampler, int64_t n, tw_plan_budget *out);
 void tw_sampler_chunk_free(tw_sampler *sampler, tw_sampler_chunk *chunk);
 
 #endif

@@ -159,17 +159,13 @@ static void measure_lives(tw_plan *plan) {
         if (plan->values[v].kept) plan->values[v].last = plan->n_steps;
 }
 
-static bool in_arena(const tw_value_info *info) {
-    return info->kind == TW_VALUE_INTERMEDIATE && info->first >= 0 && !info->virtual_;
-}
-
 static tw_status place(tw_plan *plan) {
     int n = 0;
     tw_memory_item *items =
         tw_allocate(plan->ctx, (size_t)(plan->n_values + plan->n_steps) + 1, sizeof *items);
     if (!items) return TW_ERROR_MEMORY;
     for (int v = 0; v < plan->n_values; v++)
-        if (in_arena(&plan->values[v]))
+        if (tw_value_in_arena(&plan->values[v]))
             items[n++] = (tw_memory_item){tw_desc_bytes(&plan->values[v].desc), 0,
                                           plan->values[v].first, plan->values[v].last};
     for (int i = 0; i < plan->n_steps; i++)
@@ -178,7 +174,7 @@ static tw_status place(tw_plan *plan) {
     tw_status s = tw_memory_place(plan->ctx, items, n, &plan->arena_bytes);
     int at = 0;
     for (int v = 0; v < plan->n_values && s == TW_OK; v++)
-        if (in_arena(&plan->values[v])) plan->values[v].offset = items[at++].offset;
+        if (tw_value_in_arena(&plan->values[v])) plan->values[v].offset = items[at++].offset;
     for (int i = 0; i < plan->n_steps && s == TW_OK; i++)
         if (plan->steps[i].kernel.workspace) plan->steps[i].workspace = items[at++].offset;
     for (int i = 0; i < n; i++) plan->unshared_bytes += items[i].bytes;
@@ -194,7 +190,7 @@ static tw_status allocate(tw_plan *plan) {
     }
     for (int v = 0; v < plan->n_values; v++) {
         tw_value_info *info = &plan->values[v];
-        if (in_arena(info)) info->address = (char *)plan->arena + info->offset;
+        if (tw_value_in_arena(info)) info->address = (char *)plan->arena + info->offset;
         if (info->kind != TW_VALUE_OUTSIDE || info->address) continue;
         size_t bytes = tw_desc_bytes(&info->desc);
         TW_TRY(b->allocate(b, bytes, &info->address));

@@ -275,6 +275,7 @@ tw_status tw_plan_backward(tw_plan *plan, tw_value loss, double scale) {
         tw_plan_fail(plan, TW_ERROR_MEMORY, "backward: out of memory");
     } else if (trace(&b)) {
         int last_node = plan->n_nodes - 1;
+        plan->forward_nodes = plan->n_nodes;
         tw_value one = temp(plan, loss);
         tw_op_attr attr = {.fill = {scale}};
         tw_plan_emit(plan, TW_OP_FILL, &attr, 0, NULL, 1, &one);

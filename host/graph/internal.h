@@ -65,6 +65,7 @@ struct tw_plan {
     int n_values, cap_values;
     tw_node *nodes;
     int n_nodes, cap_nodes;
+    int forward_nodes; /* those before the gradient's; 0: there is none */
     tw_step *steps;
     int n_steps;
     void *arena;
@@ -103,6 +104,17 @@ typedef struct tw_memory_item {
     int first, last;
 } tw_memory_item;
 tw_status tw_memory_place(tw_context *ctx, tw_memory_item *items, int n, size_t *total);
+
+/* The arena's unit. */
+#define TW_MEMORY_ALIGNMENT ((size_t)256)
+static inline size_t tw_memory_padded(size_t bytes) {
+    return (bytes + TW_MEMORY_ALIGNMENT - 1) & ~(TW_MEMORY_ALIGNMENT - 1);
+}
+
+/* Whether a compiled plan stores the value in its arena. */
+static inline bool tw_value_in_arena(const tw_value_info *info) {
+    return info->kind == TW_VALUE_INTERMEDIATE && info->first >= 0 && !info->virtual_;
+}
 
 /* Floating-point operations of a node, 2 a multiply-add; 0 for those bound by memory. */
 double tw_node_flops(const tw_plan *plan, const tw_node *node);

@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#define ALIGNMENT ((size_t)256)
-
 static int by_size(const void *a, const void *b) {
     const tw_memory_item *x = *(const tw_memory_item *const *)a,
                          *y = *(const tw_memory_item *const *)b;
@@ -31,7 +29,7 @@ tw_status tw_memory_place(tw_context *ctx, tw_memory_item *items, int n, size_t 
         return TW_ERROR_MEMORY;
     }
     for (int i = 0; i < n; i++) {
-        items[i].bytes = (items[i].bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
+        items[i].bytes = tw_memory_padded(items[i].bytes);
         order[i] = &items[i];
     }
     qsort(order, (size_t)n, sizeof(*order), by_size);

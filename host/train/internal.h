@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "core/context.h"
 #include "data/loader.h"
+#include "graph/budget.h"
 #include "graph/builder.h"
 #include "models/model.h"
 
@@ -39,10 +40,26 @@ struct tw_trainer {
     tw_loss_plan validate[2]; /* by the weights: 0 the model's, 1 EMA; made when first needed */
 };
 
+/* Vectors and plans, of a model and options that are in place. */
+tw_status tw_trainer_build(tw_trainer *trainer);
+/* Bytes of one batch of samples. */
+size_t tw_trainer_batch_bytes(const tw_trainer *trainer);
+
 /* Plans; see plans.c. */
 tw_status tw_trainer_build_micro(tw_trainer *trainer);
 tw_status tw_trainer_build_update(tw_trainer *trainer);
 tw_status tw_trainer_build_validation(tw_trainer *trainer, bool ema, tw_loss_plan *out);
+
+/* What training takes on the device, and of the host while a save is written, in bytes. */
+typedef struct tw_trainer_budget {
+    size_t weights, gradients, optimizer, ema;
+    tw_plan_budget plans;
+    size_t snapshot;
+} tw_trainer_budget;
+
+/* That of a trainer with these options, of which none is made. */
+tw_status tw_trainer_plan_budget(tw_model *model, const tw_trainer_options *options,
+                                 tw_trainer_budget *out);
 
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);

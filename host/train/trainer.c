@@ -100,6 +100,12 @@ static tw_status make_vectors(tw_trainer *t) {
     return t->ema ? b->copy(b, t->ema, t->model->storage, bytes) : TW_OK;
 }
 
+tw_status tw_trainer_build(tw_trainer *t) {
+    TW_TRY(make_vectors(t));
+    TW_TRY(tw_trainer_build_micro(t));
+    return tw_trainer_build_update(t);
+}
+
 static tw_status make_loaders(tw_trainer *t) {
     tw_loader_options o = {
         .batch = t->options.batch_size, .seed = t->options.seed, .holdout = t->options.holdout};
@@ -143,10 +149,8 @@ tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
     t->data.size = sizeof t->data;
     tw_status s = tw_dataset_get_info(dataset, &t->data);
     if (s == TW_OK) s = check_fit(t);
-    if (s == TW_OK) s = make_vectors(t);
     if (s == TW_OK) s = make_loaders(t);
-    if (s == TW_OK) s = tw_trainer_build_micro(t);
-    if (s == TW_OK) s = tw_trainer_build_update(t);
+    if (s == TW_OK) s = tw_trainer_build(t);
     if (s == TW_OK) s = write_rng(&t->micro, o.seed, 0, 0);
     if (s != TW_OK) {
         tw_trainer_free(t);
@@ -171,10 +175,9 @@ void tw_trainer_free(tw_trainer *t) {
     tw_free(t->ctx, t);
 }
 
-/* Bytes of one batch of samples. */
-static size_t batch_bytes(const tw_trainer *t) {
+size_t tw_trainer_batch_bytes(const tw_trainer *t) {
     size_t bytes = (size_t)t->options.batch_size * sizeof(float);
-    for (int i = 0; i < t->data.rank; i++) bytes *= (size_t)t->data.shape[i];
+    for (int i = 0; i < t->model->info.rank; i++) bytes *= (size_t)t->model->info.shape[i];
     return bytes;
 }
 
@@ -183,7 +186,7 @@ static tw_status feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
     TW_TRY(tw_loader_next(loader, &x, &labels));
-    TW_TRY(tw_plan_write(p->plan, p->x, x, batch_bytes(t)));
+    TW_TRY(tw_plan_write(p->plan, p->x, x, tw_trainer_batch_bytes(t)));
     if (p->labels == TW_NONE) return TW_OK;
     return tw_plan_write(p->plan, p->labels, labels,
                          (size_t)t->options.batch_size * sizeof *labels);
@@ -295,7 +298,8 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
                            .optimizer = 2 * vector,
                            .ema = t->ema ? vector : 0,
                            .arena = micro.arena_bytes + update.arena_bytes,
-                           .staging = micro.owned_bytes + update.owned_bytes + batch_bytes(t)};
+                           .staging =
+                               micro.owned_bytes + update.owned_bytes + tw_trainer_batch_bytes(t)};
     tw_state_item items[TW_STATE_ITEMS];
     for (int i = tw_state_items(t, items) - 1; i >= 0; i--) m.snapshot += tw_state_bytes(&items[i]);
     return tw_options_write(t->ctx, "trainer memory", out, &m, sizeof m);

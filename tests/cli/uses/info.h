@@ -22,9 +22,68 @@ static const std::vector<Use> info_uses = {
          EXPECT_EQ(json_integer_value(json_object_get(j, "threads")), 3);
          json_decref(j);
      }},
+    {"info",
+     {"plan", "preset", "memory"},
+     [](EveryOption &t) {
+         const EveryOption::Words plan = {"info", "--plan", "--preset", "scurve", "--threads", "1"};
+         const Result r = t.works(EveryOption::joined(plan, {"--memory", "8G"}));
+         for (const char *row : {"weights", "activations kept", "in all", "8.0 GiB: "})
+             EXPECT_NE(r.out.find(row), std::string::npos) << row << r.out;
+         EXPECT_NE(t.works(EveryOption::joined(plan, {"--memory", "1M"})).out.find("not even"),
+                   std::string::npos);
+         // It is what a run takes.
+         json_t *planned = t.json(EveryOption::joined(plan, {"--json"}));
+         json_t *run = t.json({"train", "--preset", "scurve", "--dry-run", "--log-json"});
+         const json_t *bytes = json_object_get(planned, "bytes"),
+                      *memory = json_object_get(run, "memory");
+         auto of = [](const json_t *object, const char *key) {
+             return json_integer_value(json_object_get(object, key));
+         };
+         for (const char *same : {"weights", "gradients", "optimizer", "average"})
+             EXPECT_EQ(of(bytes, same), of(memory, same)) << same;
+         EXPECT_EQ(of(bytes, "kept") + of(bytes, "passing") + of(bytes, "workspace") +
+                       of(bytes, "gaps"),
+                   of(memory, "arena"));
+         EXPECT_EQ(of(bytes, "inputs"), of(memory, "staging"));
+         EXPECT_GT(of(bytes, "kept"), 0);
+         json_decref(planned);
+         json_decref(run);
+     }},
+    {"info",
+     {"for", "batch-size"},
+     [](EveryOption &t) {
+         t.make_models();
+         for (const char *what : {"train", "sample"}) {
+             const EveryOption::Words plan = {"info",  "--plan", "--model", "images",
+                                              "--for", what,     "--json",  "--memory"};
+             auto total = [&](int64_t batch) {
+                 json_t *j = t.json(
+                     EveryOption::joined(plan, {"1G", "--batch-size", std::to_string(batch)}));
+                 EXPECT_STREQ(json_string_value(json_object_get(j, "for")), what);
+                 EXPECT_EQ(json_integer_value(json_object_get(j, "batch_size")), batch);
+                 const double bytes = json_number_value(json_object_get(j, "total"));
+                 json_decref(j);
+                 return bytes;
+             };
+             json_t *j = t.json(EveryOption::joined(plan, {"3M"}));
+             const int64_t largest = json_integer_value(json_object_get(j, "largest_batch"));
+             EXPECT_EQ(json_number_value(json_object_get(j, "largest_total")), total(largest));
+             EXPECT_LE(total(largest), 3.0 * 1024 * 1024);
+             EXPECT_GT(total(largest + 1), 3.0 * 1024 * 1024);
+             EXPECT_GT(largest, 1);
+             json_decref(j);
+         }
+     }},
 };
 
 static const std::vector<Misuse> info_misuses = {
+    {"info", "plan", {"--plan"}, 2, "--preset NAME or of --model DIR"},
+    {"info", "plan", {"--plan", "--preset", "scurve", "--model", "points"}, 2, "or of --model DIR"},
+    {"info", "preset", {"--preset", "scurve"}, 2, "belongs to --plan"},
+    {"info", "for", {"--for", "sample"}, 2, "belongs to --plan"},
+    {"info", "batch-size", {"--batch-size", "8"}, 2, "belongs to --plan"},
+    {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "8Q"}, 2, "such as 8G or 500M"},
+    {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "0"}, 2, "such as 8G or 500M"},
     {"info", "model", {"--model", "absent"}, 1, "absent"},
     {"info", "variant", {"--variant", "half"}, 2, "no --model"},
     {"info", "json", {"--json=yes"}, 2, "takes no value"},

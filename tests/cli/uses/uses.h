@@ -46,6 +46,14 @@ class EveryOption : public CommandTest {
         ASSERT_EQ(tw_npy_write(ctx, path(name).c_str(), TW_I32, 1, &n, labels), TW_OK);
     }
 
+    // The JSON that the command prints.
+    json_t *json(const Words &args) {
+        const Result r = works(args);
+        json_t *document = json_loads(r.out.c_str(), 0, nullptr);
+        EXPECT_NE(document, nullptr) << r.out;
+        return document;
+    }
+
     // Four samples (unless `more` says how many) in five steps, as numbers.
     Array sampled(const std::string &model, const Words &more) {
         Words args = {"sample", "--model", model, "--threads", "1", "--out", "sampled.npy"};
