@@ -42,7 +42,8 @@ typedef enum tw_op_kind {
     TW_OP_ACT,
     /* in: dy, x; out: dx */
     TW_OP_ACT_BWD,
-    /* y = alpha a + beta b, same shapes; without b: y = alpha a + beta.  attr.axpby.
+    /* y = alpha a + beta b, same shapes, b being read for beta = 0 too (0 times infinity is NaN);
+     * without b: y = alpha a + beta.  attr.axpby.
      * in: a, [b?]; out: y */
     TW_OP_AXPBY,
     /* y[n,...,c] = x[n,...,c] + v[n,c].  in: x, v; out: y */

@@ -13,6 +13,9 @@
 void tw_plan_hold_parameters(tw_plan *plan);
 void tw_plan_parameters_changed(tw_plan *plan);
 
+/* Gives a value that has none a name, for messages. */
+void tw_plan_name(tw_plan *plan, tw_value v, const char *name);
+
 /* Standard normals times `scale`, of the plan's precision. */
 tw_value tw_build_noise(tw_plan *plan, tw_value rng, int rank, const int64_t *shape,
                         uint32_t purpose, double scale);

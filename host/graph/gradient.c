@@ -46,11 +46,19 @@ static void accumulate(tw_backward *b, tw_value v, tw_value dv) {
     if (!needs(b, v) || dv == TW_NONE || !whole(plan, v)) return;
     tw_value root = root_of(plan, v);
     dv = like(plan, dv, root);
-    b->grad[root] = b->grad[root] == TW_NONE ? dv : tw_plan_add(plan, b->grad[root], dv, 1.0, 1.0);
+    if (b->grad[root] == TW_NONE) {
+        b->grad[root] = dv;
+        return;
+    }
+    b->grad[root] = tw_plan_add(plan, b->grad[root], dv, 1.0, 1.0);
+    if (b->grad[root] != TW_NONE) plan->values[b->grad[root]].slope_of = root;
 }
 
-static tw_value temp(tw_plan *plan, tw_value shape_of) {
-    return shape_of == TW_NONE ? TW_NONE : tw_plan_new(plan, plan->values[shape_of].desc);
+/* A place for d loss / d v. */
+static tw_value temp(tw_plan *plan, tw_value v) {
+    tw_value t = v == TW_NONE ? TW_NONE : tw_plan_new(plan, plan->values[v].desc);
+    if (t != TW_NONE) plan->values[t].slope_of = v;
+    return t;
 }
 
 /* Where an operation may add the gradient of `v`: a parameter's own storage, or zeroed memory that
@@ -226,6 +234,7 @@ static bool trace(tw_backward *b) {
         tw_value g = tw_plan_outside(plan, plan->values[v].name, plan->values[v].desc, true);
         if (g == TW_NONE) return false;
         plan->values[v].gradient = g;
+        plan->values[g].slope_of = v;
     }
     return true;
 }

@@ -17,13 +17,14 @@ typedef enum tw_value_kind {
 } tw_value_kind;
 
 typedef struct tw_value_info {
-    char *name; /* outside values only */
+    char *name; /* of outside values, and of others that have one; or null */
     tw_desc desc;
     tw_value_kind kind;
     tw_value root;      /* itself unless a view; never a view */
     size_t root_offset; /* bytes from the root's start */
     bool writable, parameter, wanted, kept;
     tw_value gradient; /* TW_NONE until tw_plan_backward */
+    tw_value slope_of; /* whose gradient it is, or a part of it; TW_NONE: nobody's */
     void *address;     /* after compilation; outside values: as bound */
     bool owned;
     /* Set by compilation. */
@@ -115,6 +116,10 @@ static inline size_t tw_memory_padded(size_t bytes) {
 static inline bool tw_value_in_arena(const tw_value_info *info) {
     return info->kind == TW_VALUE_INTERMEDIATE && info->first >= 0 && !info->virtual_;
 }
+
+/* tw_plan_run that calls `watch` after each step; another status than TW_OK ends the run. */
+typedef tw_status (*tw_step_watch)(void *user, tw_plan *plan, int step);
+tw_status tw_plan_run_watched(tw_plan *plan, tw_step_watch watch, void *user);
 
 /* Floating-point operations of a node, 2 a multiply-add; 0 for those bound by memory. */
 double tw_node_flops(const tw_plan *plan, const tw_node *node);

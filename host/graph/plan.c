@@ -104,7 +104,7 @@ tw_value tw_plan_new(tw_plan *plan, tw_desc desc) {
     memset(info, 0, sizeof *info);
     info->desc = desc;
     info->root = v;
-    info->gradient = TW_NONE;
+    info->gradient = info->slope_of = TW_NONE;
     return v;
 }
 
@@ -117,6 +117,12 @@ tw_value tw_plan_outside(tw_plan *plan, const char *name, tw_desc desc, bool wri
     info->name = tw_strdup(plan->ctx, name ? name : "");
     if (!info->name) return tw_plan_fail(plan, TW_ERROR_MEMORY, "out of memory for a name");
     return v;
+}
+
+void tw_plan_name(tw_plan *plan, tw_value v, const char *name) {
+    if (plan->status != TW_OK || v == TW_NONE || plan->values[v].name) return;
+    plan->values[v].name = tw_strdup(plan->ctx, name);
+    if (!plan->values[v].name) tw_plan_fail(plan, TW_ERROR_MEMORY, "out of memory for a name");
 }
 
 void tw_plan_emit(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, int n_in,
@@ -284,6 +290,7 @@ tw_status tw_plan_read(tw_plan *plan, tw_value x, void *host, size_t bytes) {
     return plan->backend->download(plan->backend, host, address, bytes);
 }
 
+/* A debug run spoils what nobody reads any more. */
 static tw_status poison_dead(tw_plan *plan, int step) {
     tw_backend *b = plan->backend;
     for (int v = 0; v < plan->n_values; v++) {
@@ -295,7 +302,7 @@ static tw_status poison_dead(tw_plan *plan, int step) {
     return TW_OK;
 }
 
-static tw_status run_steps(tw_plan *plan) {
+static tw_status run_steps(tw_plan *plan, tw_step_watch watch, void *user) {
     tw_backend *b = plan->backend;
     for (int i = 0; i < plan->n_steps; i++) {
         tw_step *step = &plan->steps[i];
@@ -304,6 +311,7 @@ static tw_status run_steps(tw_plan *plan) {
                                 step->kernel.workspace ? (char *)plan->arena + step->workspace
                                                        : NULL));
         if (plan->seconds) plan->seconds[i] += b->clock(b) - start;
+        if (watch) TW_TRY(watch(user, plan, i));
         if (plan->ctx->poison) TW_TRY(poison_dead(plan, i));
     }
     return TW_OK;
@@ -320,7 +328,7 @@ static bool can_replay(const tw_plan *plan) {
 static tw_status record_run(tw_plan *plan) {
     tw_backend *b = plan->backend;
     TW_TRY(b->record(b));
-    const tw_status s = run_steps(plan), ended = b->recorded(b, &plan->recording);
+    const tw_status s = run_steps(plan, NULL, NULL), ended = b->recorded(b, &plan->recording);
     if (s == TW_OK || ended != TW_OK) return ended;
     b->forget(b, plan->recording);
     plan->recording = NULL;
@@ -332,19 +340,23 @@ static tw_status replay(tw_plan *plan) {
         tw_log(plan->ctx, TW_LOG_WARNING, "a plan runs call by call, which is slower: %s",
                plan->ctx->error);
         plan->unrecordable = true;
-        return run_steps(plan);
+        return run_steps(plan, NULL, NULL);
     }
     return plan->backend->replay(plan->backend, plan->recording);
 }
 
 tw_status tw_plan_run(tw_plan *plan) {
+    return tw_plan_run_watched(plan, NULL, NULL);
+}
+
+tw_status tw_plan_run_watched(tw_plan *plan, tw_step_watch watch, void *user) {
     if (!plan || !plan->compiled)
         return tw_fail(plan ? plan->ctx : NULL, TW_ERROR_ARGUMENT,
                        "plan: run: the plan is not compiled");
     tw_backend *b = plan->backend;
     TW_TRY(b->begin(b));
     b->parameters_changed = plan->stale || !plan->holds;
-    const tw_status s = can_replay(plan) ? replay(plan) : run_steps(plan);
+    const tw_status s = !watch && can_replay(plan) ? replay(plan) : run_steps(plan, watch, user);
     b->end(b);
     plan->ran = plan->ran || s == TW_OK;
     plan->stale = s != TW_OK;

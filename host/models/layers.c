@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "graph/builder.h"
 #include "graph/internal.h"
 #include "models/weights.h"
 
@@ -70,6 +71,12 @@ static tw_value vector(tw_builder *b, const char *scope, const char *name, const
                               .trainable = true});
 }
 
+/* A layer's result has its name. */
+static tw_value named(tw_builder *b, const char *scope, const char *name, tw_value y) {
+    tw_plan_name(b->plan, y, tw_scope_in(scope, "%s", name).text);
+    return y;
+}
+
 tw_value tw_layer_conv2d(tw_builder *b, const char *scope, const char *name, tw_value x,
                          int64_t channels, int64_t kernel, tw_conv_options options, tw_init init) {
     if (x == TW_NONE) return TW_NONE;
@@ -81,7 +88,7 @@ tw_value tw_layer_conv2d(tw_builder *b, const char *scope, const char *name, tw_
                                     .init = init,
                                     .trainable = true});
     tw_value bias = vector(b, scope, name, "bias", channels, fan_in, init);
-    return tw_plan_conv2d(b->plan, x, w, bias, options);
+    return named(b, scope, name, tw_plan_conv2d(b->plan, x, w, bias, options));
 }
 
 tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_value x,
@@ -93,7 +100,7 @@ tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_
         (tw_weight){
             .rank = 2, .shape = {features, in}, .fan_in = in, .init = init, .trainable = true});
     tw_value bias = vector(b, scope, name, "bias", features, in, init);
-    return tw_plan_linear(b->plan, x, w, bias);
+    return named(b, scope, name, tw_plan_linear(b->plan, x, w, bias));
 }
 
 tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,
@@ -102,7 +109,7 @@ tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name,
     int64_t channels = tw_layer_channels(b, x);
     tw_value gamma = vector(b, scope, name, "weight", channels, 1, TW_INIT_ONE);
     tw_value beta = vector(b, scope, name, "bias", channels, 1, TW_INIT_ZERO);
-    return tw_plan_group_norm(b->plan, x, gamma, beta, scale_shift, options);
+    return named(b, scope, name, tw_plan_group_norm(b->plan, x, gamma, beta, scale_shift, options));
 }
 
 tw_value tw_layer_embedding(tw_builder *b, const char *scope, const char *name, tw_value index,
@@ -115,7 +122,7 @@ tw_value tw_layer_embedding(tw_builder *b, const char *scope, const char *name, 
                                         .init = TW_INIT_NORMAL,
                                         .gain = 1.0,
                                         .trainable = true});
-    return tw_plan_embedding(b->plan, table, index);
+    return named(b, scope, name, tw_plan_embedding(b->plan, table, index));
 }
 
 tw_value tw_layer_constant(tw_builder *b, const char *name, int64_t count, double gain) {

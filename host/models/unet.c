@@ -1,4 +1,5 @@
 /* The forward pass of diffusers' UNet2DModel: the network of Ho et al. 2020 and its relatives. */
+#include "graph/builder.h"
 #include "models/architecture.h"
 #include "models/layers.h"
 #include "models/unet_config.h"
@@ -40,6 +41,13 @@ static tw_value resampled(unet *u, tw_value x, resample how) {
     return how == DOWN ? tw_plan_average_pool(u->plan, x, 2) : x;
 }
 
+/* A block's result, which has its name. */
+static tw_value joined(unet *u, const char *scope, tw_value x, tw_value h, double divisor) {
+    tw_value y = tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
+    tw_plan_name(u->plan, y, scope);
+    return y;
+}
+
 static tw_value resnet(unet *u, const char *scope, tw_value x, int64_t channels, resample how,
                        double divisor) {
     const bool scale_shift = u->config->scale_shift;
@@ -56,7 +64,7 @@ static tw_value resnet(unet *u, const char *scope, tw_value x, int64_t channels,
     h = norm_act(u, scope, "norm2", h, scale_shift ? time : TW_NONE);
     h = tw_layer_dropout(u->b, h, u->in->rng, u->config->dropout);
     h = conv3x3(u, scope, "conv2", h, channels, TW_INIT_ZERO);
-    return tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
+    return joined(u, scope, x, h, divisor);
 }
 
 static tw_value attention(unet *u, const char *scope, tw_value x, int groups, double divisor) {
@@ -75,7 +83,7 @@ static tw_value attention(unet *u, const char *scope, tw_value x, int groups, do
     h = tw_plan_attention(u->plan, q, k, v, TW_NONE, (int)heads, 0.0);
     h = tw_layer_linear(u->b, scope, "to_out.0", h, s[3], TW_INIT_ZERO);
     h = tw_plan_reshape(u->plan, h, 4, s);
-    return tw_plan_add(u->plan, x, h, 1.0 / divisor, 1.0 / divisor);
+    return joined(u, scope, x, h, divisor);
 }
 
 /* One residual block of a level, with attention where the level has it. */

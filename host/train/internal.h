@@ -64,6 +64,13 @@ tw_status tw_trainer_plan_budget(tw_model *model, const tw_trainer_options *opti
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);
 
+/* The next batch of `loader` into the plan's inputs. */
+tw_status tw_trainer_feed(tw_trainer *trainer, tw_loader *loader, tw_loss_plan *plan);
+
+/* After a step whose update was skipped, names in out[size] the first tensor of it that was not
+ * finite. The step is done again for this; everything is then as it was. */
+tw_status tw_trainer_find_not_finite(tw_trainer *trainer, char *out, size_t size);
+
 /* The learning rate of step `step` (0 is the first). */
 double tw_learning_rate(const tw_trainer_options *options, int64_t step);
 

@@ -68,6 +68,9 @@ static tw_status describe_loss(tw_trainer *t, tw_loss_plan *p, tw_tables tables,
     if (tables.weight != TW_NONE)
         weight = tw_plan_reshape(plan, tw_plan_embedding(plan, tables.weight, step), 1, shape);
     *loss = tw_plan_mse(plan, network->out, target, weight, &p->per_sample);
+    tw_plan_name(plan, x_t, "x_t");
+    tw_plan_name(plan, target, "target");
+    tw_plan_name(plan, *loss, "loss");
     return TW_OK;
 }
 
@@ -128,7 +131,9 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     t->norm_out = tw_plan_state(plan, "norm", TW_F32, 1, one);
     t->loss_out = tw_plan_state(plan, "last_loss", TW_F32, 1, one);
     tw_value norm = tw_build_global_norm(plan, g);
-    tw_build_adamw(plan, g, norm, t->hyper, p, m, v, count, ema);
+    /* The norm, unless the loss is not finite: then neither is this, and the update is skipped. */
+    tw_value guard = tw_plan_add(plan, norm, loss, 1.0, 0.0);
+    tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema);
     tw_build_copy(plan, norm, t->norm_out);
     tw_build_copy(plan, loss, t->loss_out);
     tw_build_fill(plan, g, 0.0);

@@ -181,8 +181,7 @@ size_t tw_trainer_batch_bytes(const tw_trainer *t) {
     return bytes;
 }
 
-/* The next batch of `loader` into the plan's inputs. */
-static tw_status feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
+tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
     TW_TRY(tw_loader_next(loader, &x, &labels));
@@ -212,7 +211,7 @@ tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: step: all %lld steps are done",
                        (long long)o->steps);
     for (int64_t i = 0; i < o->accumulate; i++) {
-        tw_status s = feed(t, t->loader, &t->micro);
+        tw_status s = tw_trainer_feed(t, t->loader, &t->micro);
         if (s == TW_OK) s = tw_plan_run(t->micro.plan);
         if (s != TW_OK) {
             tw_trainer_rewind(t); /* the step can be asked for again */
@@ -260,7 +259,7 @@ tw_status tw_trainer_validate(tw_trainer *t, int ema, int64_t limit, double *los
     double sum = 0;
     tw_status s = TW_OK;
     for (int64_t first = 0; first < total && s == TW_OK; first += batch) {
-        s = feed(t, t->held_out, p);
+        s = tw_trainer_feed(t, t->held_out, p);
         if (s == TW_OK) s = write_rng(p, t->options.seed ^ TW_VALIDATION_SEED, first, 0);
         if (s == TW_OK) s = tw_plan_run(p->plan);
         if (s == TW_OK)

@@ -58,7 +58,7 @@ typedef struct tw_train_metrics {
     double loss;      /* of the last step */
     double grad_norm; /* before clipping */
     double lr;
-    int64_t skipped; /* steps whose gradient was not finite, so far */
+    int64_t skipped; /* steps so far whose loss or gradient was not finite: they changed nothing */
 } tw_train_metrics;
 
 /* One optimizer step. `out` may be null. TW_ERROR_ARGUMENT after the last step. */
