@@ -6,7 +6,13 @@
 
 #include "cli/options.h"
 
-enum cli_exit { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
+enum cli_exit {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,
+    CLI_NOT_FINITE = 3, /* a training run whose numbers are beyond help */
+    CLI_INTERRUPTED = 130
+};
 
 /* Both print one line, "tweedie: " and the text, on stderr and return the exit status. */
 int cli_fail(const char *format, ...) TW_PRINTF(1, 2);

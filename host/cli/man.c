@@ -117,6 +117,8 @@ static const char ending[] =
     ".TP\n.B 0\nall went well.\n"
     ".TP\n.B 1\nsomething failed: a file, memory, a device.\n"
     ".TP\n.B 2\nthe command line is wrong.\n"
+    ".TP\n.B 3\na training run stopped because its loss or gradient was not finite too often; its "
+    "state is saved.\n"
     ".TP\n.B 130\ninterrupted by SIGINT or SIGTERM; the state of a training run is saved.\n"
     ".PP\nAn error is one line on standard error: what failed, which file or option, and what "
     "would be right.\n"

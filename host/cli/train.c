@@ -10,9 +10,6 @@
 #include "cli/train.h"
 #include "io/file.h"
 
-/* Steps in a row without a finite loss after which a run gives up. */
-#define PATIENCE 50
-
 #define NO_LIMIT 9e15
 
 static const cli_option options[] = {
@@ -59,6 +56,9 @@ static const cli_option options[] = {
     {"ema", CLI_REAL, "X", 0, 0.9999999, "0.999",
      "decay of the weights' running average; 0: no average"},
     {"ema-warmup", CLI_CHOICE, "on|off", 0, 0, "on", "a lower decay in the first steps"},
+    {"max-skipped", CLI_INT, "N", 0, 1e9, "50",
+     "updates in a row that may be skipped, because loss or gradient is not finite, before the run "
+     "stops, saved, with exit status 3"},
     CLI_GROUP("Loss"),
     {"loss-weight", CLI_CHOICE, "simple|min-snr", 0, 0, "simple",
      "how the time steps' losses are weighted"},
@@ -76,6 +76,9 @@ static const cli_option options[] = {
     {"preview-guidance", CLI_REAL, "W", 0, 1e3, "1", "classifier-free guidance of a picture"},
     {"validate-every", CLI_INT, "N", 0, 1e9, "0", "steps between validations; 0: none"},
     {"tensorboard", CLI_CHOICE, "on|off", 0, 0, "on", "event files for TensorBoard in --out"},
+    {"check-finite", CLI_FLAG, NULL, 0, 0, NULL,
+     "of a step whose update is skipped, name the first tensor that is not finite; such a step is "
+     "done twice"},
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
     CLI_GROUP("Machine"),
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
@@ -151,6 +154,17 @@ static int stop(cli_session *s, int64_t step) {
     return CLI_INTERRUPTED;
 }
 
+/* Saves what the last finite update left. */
+static int give_up(cli_session *s, int64_t step) {
+    int rc = step == s->saved ? CLI_OK : cli_train_save(s, step, true, false);
+    if (!rc) rc = cli_writer_wait(&s->writer);
+    if (rc) return rc;
+    cli_fail("--max-skipped: step %s: loss or gradient has not been finite for %s steps; the state "
+             "before them is saved in %s; a lower --lr or --clip-norm may help",
+             cli_grouped(step).text, cli_grouped(s->skipped_in_a_row).text, s->run->out);
+    return CLI_NOT_FINITE;
+}
+
 /* What follows a step: validation, picture, save. */
 static int after_step(cli_session *s, int64_t step) {
     int rc = cli_writer_check(&s->writer);
@@ -170,7 +184,6 @@ static int after_step(cli_session *s, int64_t step) {
 
 static int loop(cli_session *s) {
     int64_t step = s->first;
-    int bad = 0;
     s->begun = s->shown = cli_seconds();
     while (step < s->options.steps) {
         if (cli_signals_stop()) return stop(s, step);
@@ -181,11 +194,7 @@ static int loop(cli_session *s) {
         step = m.step;
         int rc = cli_train_show_step(s, &m, cli_seconds() - before);
         if (rc) return rc;
-        bad = isfinite(m.loss) ? 0 : bad + 1;
-        if (bad == PATIENCE)
-            return cli_fail("step %s: the loss has not been finite for %d steps; a lower --lr or "
-                            "--clip-norm may help",
-                            cli_grouped(step).text, PATIENCE);
+        if (s->skipped_in_a_row > cli_int(s->args, "max-skipped")) return give_up(s, step);
         rc = after_step(s, step);
         if (rc) return rc;
     }

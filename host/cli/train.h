@@ -27,7 +27,9 @@ typedef struct cli_session {
     double lap;          /* seconds of a step, smoothed */
     double loss;         /* smoothed; its weight so far is in loss_weight */
     double loss_weight;
-    double shown;      /* when a plain line was last printed */
+    double shown;    /* when a plain line was last printed */
+    int64_t skipped; /* updates that were, in the whole run */
+    int64_t skipped_in_a_row;
     int64_t first;     /* steps done before this command */
     int64_t saved;     /* the step of the last save that was begun; -1: none */
     double measured;   /* loss on held-out data of the last validation; NAN: none yet */

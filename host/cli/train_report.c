@@ -4,6 +4,7 @@
 
 #include "cli/head.h"
 #include "cli/train.h"
+#include "train/internal.h"
 
 /* Seconds between plain lines where there is no terminal. */
 #define PLAIN_EVERY 10.0
@@ -126,16 +127,42 @@ static int log_scalars(cli_session *s, int64_t step, const tw_tfevents_scalar *s
     return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
 }
 
+/* Whether the update was skipped; `bad` gets what was not finite. */
+static tw_status look_at_skip(cli_session *s, const tw_train_metrics *m, char *bad, size_t size) {
+    *bad = '\0';
+    s->skipped = m->skipped;
+    if (isfinite(m->loss) && isfinite(m->grad_norm)) {
+        s->skipped_in_a_row = 0;
+        return TW_OK;
+    }
+    s->skipped_in_a_row++;
+    if (!cli_flag(s->args, "check-finite")) return TW_OK;
+    return tw_trainer_find_not_finite(s->trainer, bad, size);
+}
+
+static void show_skip(const tw_train_metrics *m, const char *bad) {
+    cli_progress_end_line();
+    printf("step %s: the %s is not finite: its update is skipped, %s in all",
+           cli_grouped(m->step).text, isfinite(m->loss) ? "gradient" : "loss",
+           cli_grouped(m->skipped).text);
+    if (*bad) printf("; first not finite: %s", bad);
+    putchar('\n');
+    fflush(stdout);
+}
+
 int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double seconds) {
     smooth(s, m->loss, seconds);
     const double per_step = (double)(s->options.batch_size * s->options.accumulate);
     const double per_second = s->lap > 0.0 ? per_step / s->lap : 0.0;
-    char line[640];
+    char line[640], bad[256];
+    const tw_status status = look_at_skip(s, m, bad, sizeof bad);
+    if (status != TW_OK) return cli_fail_status(s->ctx, status);
     snprintf(line, sizeof line,
              "{\"step\": %" PRId64 ", \"loss\": %s, \"grad_norm\": %s, \"lr\": %s, "
-             "\"skipped\": %" PRId64 ", \"samples_per_s\": %.6g, \"time\": %.6f}",
+             "\"skipped\": %" PRId64 "%s%s%s, \"samples_per_s\": %.6g, \"time\": %.6f}",
              m->step, json_number(m->loss).text, json_number(m->grad_norm).text,
-             json_number(m->lr).text, m->skipped, per_second, cli_seconds() - s->begun);
+             json_number(m->lr).text, m->skipped, *bad ? ", \"not_finite\": \"" : "", bad,
+             *bad ? "\"" : "", per_second, cli_seconds() - s->begun);
     int rc = cli_train_log(s, line);
     if (!rc)
         rc = log_scalars(s, m->step,
@@ -145,14 +172,10 @@ int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double second
                                                 {"train/samples_per_s", per_second}},
                          4);
     if (rc || s->log_json) return rc;
-    if (!isfinite(m->loss)) {
-        cli_progress_end_line();
-        printf("step %s: the loss is not finite; %" PRId64 " steps skipped so far\n",
-               cli_grouped(m->step).text, m->skipped);
-        fflush(stdout);
-        return CLI_OK;
-    }
-    show_line(s, m, per_second);
+    if (s->skipped_in_a_row)
+        show_skip(m, bad);
+    else
+        show_line(s, m, per_second);
     return CLI_OK;
 }
 
@@ -189,8 +212,12 @@ void cli_train_show_end(cli_session *s, int64_t step) {
     tw_trainer_memory memory = {.size = sizeof memory};
     const size_t bytes = tw_trainer_get_memory(s->trainer, &memory) == TW_OK ? planned(&memory) : 0;
     cli_progress_end_line();
-    printf("%s steps in %s%sloss %.4f%smemory planned %s, peak of the process %s\n%s\n",
+    printf("%s steps in %s%sloss %.4f%smemory planned %s, peak of the process %s\n",
            cli_grouped(step - s->first).text, cli_duration(cli_seconds() - s->begun).text,
            cli_separator(), s->loss, cli_separator(), cli_bytes((double)bytes).text,
-           cli_bytes(cli_peak_memory()).text, s->run->out);
+           cli_bytes(cli_peak_memory()).text);
+    if (s->skipped)
+        printf("%s updates were skipped: loss or gradient was not finite\n",
+               cli_grouped(s->skipped).text);
+    printf("%s\n", s->run->out);
 }

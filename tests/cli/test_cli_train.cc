@@ -225,12 +225,48 @@ TEST_F(Train, ImagesWithLabelsTrain) {
 
 TEST_F(Train, ALossThatIsNotFiniteEndsIt) {
     save("huge.npy", {{64, 2}, std::vector<float>(128, 3e38f)});
-    const Result r = fails(1, with({"--data", "huge.npy", "--out", "a", "--steps", "1000"}),
-                           {"the loss has not been finite for 50 steps"});
-    EXPECT_NE(r.out.find("the loss is not finite"), std::string::npos) << r.out;
+    const Result r = fails(3, with({"--data", "huge.npy", "--out", "a", "--steps", "1000"}),
+                           {"has not been finite for 51 steps"});
+    EXPECT_NE(r.out.find("step 2: the loss is not finite: its update is skipped, 2 in all\n"),
+              std::string::npos)
+        << r.out;
     const std::vector<std::string> lines = metrics("a");
-    ASSERT_EQ(lines.size(), 50u);
+    ASSERT_EQ(lines.size(), 51u);
     EXPECT_NE(lines[0].find("\"loss\": null"), std::string::npos) << lines[0];
+    // The weights are those that it began with.
+    fails(3, with({"--data", "huge.npy", "--out", "b", "--max-skipped", "0"}), {"for 1 steps"});
+    EXPECT_EQ(weights("a"), weights("b"));
+    EXPECT_FALSE(weights("a").empty());
+    // What is saved goes on, and counts on.
+    fails(3, {"train", "--out", "b", "--resume", "--max-skipped", "1"}, {"step 3: "});
+    EXPECT_NE(metrics("b")[2].find("\"skipped\": 3"), std::string::npos) << metrics("b")[2];
+}
+
+// One sample of many spoils the steps that draw it, and no others.
+TEST_F(Train, SkippedUpdatesAreCountedAndNamed) {
+    Array points = {{40, 2}, std::vector<float>(80)};
+    for (size_t i = 0; i < 80; i++) points.values[i] = float(std::sin(double(i)));
+    points.values[13] = 1e30f;
+    save("points.npy", points);
+    const Result r = works(with({"--data", "points.npy", "--out", "a", "--check-finite"}));
+    const std::vector<std::string> lines = metrics("a");
+    ASSERT_EQ(lines.size(), 20u);
+    int skipped = 0, in_a_row = 0, most = 0;
+    for (const std::string &line : lines) {
+        const bool bad = line.find("\"loss\": null") != std::string::npos;
+        skipped += bad;
+        in_a_row = bad ? in_a_row + 1 : 0;
+        most = std::max(most, in_a_row);
+        EXPECT_EQ(line.find("\"not_finite\": \"loss\"") != std::string::npos, bad) << line;
+        EXPECT_NE(line.find("\"skipped\": " + std::to_string(skipped)), std::string::npos) << line;
+    }
+    EXPECT_EQ(skipped, 4); // five batches an epoch
+    EXPECT_NE(r.out.find("; first not finite: loss\n"), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("\n4 updates were skipped"), std::string::npos) << r.out;
+    // Those in a row count.
+    works(with({"--data", "points.npy", "--out", "b", "--max-skipped", std::to_string(most)}));
+    EXPECT_EQ(weights("b"), weights("a"));
+    works({"plot", "--run", "a", "--out", "loss.png"});
 }
 
 TEST_F(Train, AFullDiskIsOneLine) {

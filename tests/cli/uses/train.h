@@ -190,6 +190,23 @@ static const std::vector<Use> train_uses = {
          }
      }},
     {"train",
+     {"max-skipped", "check-finite"},
+     [](EveryOption &t) {
+         t.make_configs();
+         t.save("far.npy", {{16, 2}, std::vector<float>(32, 3e38f)});
+         for (const int64_t limit : {0, 3}) {
+             const std::string run = "stopped" + std::to_string(limit);
+             const Result r =
+                 t.fails(3,
+                         {"train", "--config", "points.json", "--data", "far.npy", "--out", run,
+                          "--check-finite", "--max-skipped", std::to_string(limit)},
+                         {"--max-skipped", run});
+             EXPECT_EQ(t.logged(run, "skipped").back(), double(limit + 1));
+             EXPECT_NE(r.out.find("first not finite: loss"), std::string::npos) << r.out;
+             EXPECT_TRUE(t.exists(run + "/state/trainer.safetensors"));
+         }
+     }},
+    {"train",
      {"log-json"},
      [](EveryOption &t) {
          t.make_configs();
@@ -272,6 +289,8 @@ static const std::vector<Misuse> train_misuses = {
      {"--config", "points.json", "--validate-every", "5", "--out", "a"},
      2,
      "--holdout"},
+    {"train", "max-skipped", {"--max-skipped", "-1"}, 2, "a whole number from 0"},
+    {"train", "check-finite", {"--check-finite=yes"}, 2, "takes no value"},
     {"train", "log-json", {"--log-json=1"}, 2, "takes no value"},
     {"train", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
     {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32"},
