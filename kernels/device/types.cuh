@@ -87,4 +87,22 @@ template <> TW_DEVICE f16 from_float<f16>(float v) {
 #endif
 }
 
+// Two elements of a 16-bit format in a word, the first in the lower half.
+TW_DEVICE uint32_t pack_pair(bf16, float first, float second) {
+#ifdef TW_EMULATOR
+    return (uint32_t)from_float<bf16>(first).bits | (uint32_t)from_float<bf16>(second).bits << 16;
+#else
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+    return (uint32_t)__bfloat16_as_ushort(pair.x) | (uint32_t)__bfloat16_as_ushort(pair.y) << 16;
+#endif
+}
+TW_DEVICE uint32_t pack_pair(f16, float first, float second) {
+#ifdef TW_EMULATOR
+    return (uint32_t)from_float<f16>(first).bits | (uint32_t)from_float<f16>(second).bits << 16;
+#else
+    const __half2 pair = __floats2half2_rn(first, second);
+    return (uint32_t)__half_as_ushort(pair.x) | (uint32_t)__half_as_ushort(pair.y) << 16;
+#endif
+}
+
 } // namespace tw

@@ -52,7 +52,7 @@ __global__ void wrappers_kernel(const uint32_t *in, WrapperResults *out) {
 }
 
 __global__ void convert_kernel(const float *in, int64_t n, uint16_t *b, uint16_t *h, float *from_b,
-                               float *from_h) {
+                               float *from_h, uint32_t *pairs) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const bf16 x = from_float<bf16>(in[i]);
@@ -61,14 +61,17 @@ __global__ void convert_kernel(const float *in, int64_t n, uint16_t *b, uint16_t
     h[i] = y.bits;
     from_b[i] = to_float(x);
     from_h[i] = to_float(y);
+    pairs[i] = pack_pair(bf16{}, in[i], in[n - 1 - i]);
+    pairs[n + i] = pack_pair(f16{}, in[i], in[n - 1 - i]);
 }
 
-__global__ void math_kernel(const float *in, int64_t n, float *s, float *e, float *sine,
+__global__ void math_kernel(const float *in, int64_t n, float *s, float *e, float *e2, float *sine,
                             float *cosine) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     s[i] = sigmoid(in[i]);
     e[i] = exp_fast(in[i]);
+    e2[i] = exp2_fast(in[i]);
     sin_cos_pi(fabsf(in[i]) - 2.0f * floorf(fabsf(in[i]) / 2.0f), &sine[i], &cosine[i]);
 }
 
@@ -199,12 +202,12 @@ twk_status wrappers_run(const uint32_t *in, WrapperResults *out, twk_stream stre
     return TW_LAUNCH(wrappers_kernel, c, in, out);
 }
 twk_status wrappers_convert(const float *in, int64_t n, uint16_t *b, uint16_t *h, float *from_b,
-                            float *from_h, twk_stream stream) {
-    return TW_LAUNCH(convert_kernel, config_of(n, 128, stream), in, n, b, h, from_b, from_h);
+                            float *from_h, uint32_t *pairs, twk_stream stream) {
+    return TW_LAUNCH(convert_kernel, config_of(n, 128, stream), in, n, b, h, from_b, from_h, pairs);
 }
-twk_status wrappers_math(const float *in, int64_t n, float *s, float *e, float *sine, float *cosine,
-                         twk_stream stream) {
-    return TW_LAUNCH(math_kernel, config_of(n, 128, stream), in, n, s, e, sine, cosine);
+twk_status wrappers_math(const float *in, int64_t n, float *s, float *e, float *e2, float *sine,
+                         float *cosine, twk_stream stream) {
+    return TW_LAUNCH(math_kernel, config_of(n, 128, stream), in, n, s, e, e2, sine, cosine);
 }
 twk_status wrappers_cluster(unsigned cluster, uint32_t *out, twk_stream stream) {
     LaunchConfig c = config_of(64 * cluster, 32, stream);

@@ -23,10 +23,11 @@ struct MatrixResults {
 };
 
 twk_status wrappers_run(const uint32_t *in, WrapperResults *out, twk_stream stream);
+// pairs: of elements i and n - 1 - i, n in bf16 and then n in fp16.
 twk_status wrappers_convert(const float *in, int64_t n, uint16_t *bf16, uint16_t *f16,
-                            float *from_bf16, float *from_f16, twk_stream stream);
-twk_status wrappers_math(const float *in, int64_t n, float *sigmoid, float *exp, float *sine,
-                         float *cosine, twk_stream stream);
+                            float *from_bf16, float *from_f16, uint32_t *pairs, twk_stream stream);
+twk_status wrappers_math(const float *in, int64_t n, float *sigmoid, float *exp, float *exp2,
+                         float *sine, float *cosine, twk_stream stream);
 twk_status wrappers_cluster(unsigned cluster, uint32_t *out, twk_stream stream);
 unsigned wrappers_max_cluster();
 

@@ -91,10 +91,18 @@ TEST_F(WrappersTest, Conversions) {
         if (std::isnan(v)) v = 0;
     }
     Buffer in_on = upload(in), b((size_t)n * 2), h((size_t)n * 2);
+    Buffer pairs((size_t)n * 8);
     Tensor from_b(TWK_F32, n), from_h(TWK_F32, n);
     LAUNCH_OK(wrappers_convert(static_cast<float *>(in_on.data()), n,
                                static_cast<uint16_t *>(b.data()), static_cast<uint16_t *>(h.data()),
-                               from_b.f32(), from_h.f32(), nullptr));
+                               from_b.f32(), from_h.f32(), static_cast<uint32_t *>(pairs.data()),
+                               nullptr));
+    const std::vector<uint16_t> bits_b = fetch<uint16_t>(b), bits_h = fetch<uint16_t>(h);
+    const std::vector<uint32_t> two = fetch<uint32_t>(pairs);
+    for (size_t i = 0, last = (size_t)n - 1; i <= last; i++) {
+        EXPECT_EQ(two[i], bits_b[i] | (uint32_t)bits_b[last - i] << 16) << in[i];
+        EXPECT_EQ(two[last + 1 + i], bits_h[i] | (uint32_t)bits_h[last - i] << 16) << in[i];
+    }
     const std::vector<double> gb = from_b.read(), gh = from_h.read();
     for (int64_t i = 0; i < n; i++) {
         const double wb = round_to(TWK_BF16, in[i]), wh = round_to(TWK_F16, in[i]);
@@ -111,10 +119,10 @@ TEST_F(WrappersTest, Functions) {
     in[1] = 200;
     in[2] = -200;
     Buffer in_on = upload(in);
-    Tensor s(TWK_F32, n), e(TWK_F32, n), sine(TWK_F32, n), cosine(TWK_F32, n);
-    LAUNCH_OK(wrappers_math(static_cast<float *>(in_on.data()), n, s.f32(), e.f32(), sine.f32(),
-                            cosine.f32(), nullptr));
-    const std::vector<double> gs = s.read(), ge = e.read(), gsin = sine.read(),
+    Tensor s(TWK_F32, n), e(TWK_F32, n), e2(TWK_F32, n), sine(TWK_F32, n), cosine(TWK_F32, n);
+    LAUNCH_OK(wrappers_math(static_cast<float *>(in_on.data()), n, s.f32(), e.f32(), e2.f32(),
+                            sine.f32(), cosine.f32(), nullptr));
+    const std::vector<double> gs = s.read(), ge = e.read(), ge2 = e2.read(), gsin = sine.read(),
                               gcos = cosine.read();
     for (int64_t i = 0; i < n; i++) {
         const double x = in[i], slack = (4 + 2 * std::fabs(x)) * 0x1p-23;
@@ -122,6 +130,12 @@ TEST_F(WrappersTest, Functions) {
         EXPECT_LE(std::fabs(gs[i] - want), slack * want + 1e-37) << x;
         if (std::fabs(x) < 85) {
             EXPECT_LE(std::fabs(ge[i] / std::exp(x) - 1), slack) << x;
+        }
+        const double two = std::exp2(x);
+        if (x < -126) {
+            EXPECT_EQ(ge2[i], 0) << x;
+        } else if (x < 127) {
+            EXPECT_LE(std::fabs(ge2[i] / two - 1), 0x1p-21) << x;
         }
         const double turn = std::fabs(x) - 2 * std::floor(std::fabs(x) / 2);
         EXPECT_NEAR(gsin[i], std::sin(M_PI * turn), 2e-7) << x;
