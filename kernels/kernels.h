@@ -23,6 +23,7 @@
 #define TWEEDIE_KERNELS_H
 
 #include "base.h"
+#include "attention.h"
 #include "conv.h"
 #include "draw.h"
 #include "gemm.h"

@@ -18,4 +18,6 @@ set(TW_KERNEL_SOURCES
     conv_input_gradient.cu
     slices.cu
     gemm.cu
+    attention_forward.cu
+    attention_plain.cu
 )

@@ -13,5 +13,6 @@ set(TW_KERNEL_TEST_FAMILIES
     conv_gradient
     gemm
     block
+    attention
     large
 )

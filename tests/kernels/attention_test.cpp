@@ -1,0 +1,251 @@
+// Attention against plain double sums.
+#include "attention_reference.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace tst;
+
+namespace {
+
+class AttentionTest : public KernelTest {};
+
+// The formats. Races depend on indices alone, and two of them have all of these.
+#ifdef TW_EMU_TSAN
+constexpr twk_format every_format[] = {TWK_F32, TWK_BF16};
+#else
+constexpr twk_format every_format[] = {TWK_F32, TWK_BF16, TWK_F16};
+#endif
+
+AttentionCase shape(int64_t batch, int64_t q, int64_t k, int heads, int size) {
+    AttentionCase z;
+    z.batch = batch;
+    z.q_tokens = q;
+    z.k_tokens = k;
+    z.heads = heads;
+    z.head_size = size;
+    return z;
+}
+
+void expect_right(Attention *t) {
+    t->forward();
+    if (::testing::Test::HasFatalFailure()) return;
+    std::vector<Expected> o, lse;
+    t->math().forward(&o, &lse);
+    expect_close(t->read_o(), o, t->z.format, 8, str(t->z));
+    expect_close(t->lse.read(), lse, TWK_F32, 8, "lse of " + str(t->z));
+}
+
+void expect_everywhere(AttentionCase z) {
+    for (twk_format f : every_format) {
+        z.format = f;
+        Attention t(z);
+        expect_right(&t);
+    }
+}
+
+TEST_F(AttentionTest, Forward) {
+    for (int size : {8, 32, 40, 64, 96, 128}) {
+        SCOPED_TRACE(size);
+        expect_everywhere(shape(1, 1, 1, 1, size));
+        expect_everywhere(shape(1, 33, 77, 3, size));
+    }
+    expect_everywhere(shape(3, 16, 16, 2, 32));
+    expect_everywhere(shape(1, 64, 64, 1, 64));
+    expect_everywhere(shape(1, 100, 100, 2, 128));
+    expect_everywhere(shape(2, 130, 1, 1, 8));
+}
+
+TEST_F(AttentionTest, ForwardOfWideHeads) {
+    expect_everywhere(shape(1, 1, 1, 1, 256));
+    expect_everywhere(shape(1, 33, 77, 1, 256));
+    expect_everywhere(shape(2, 100, 100, 2, 256)); // 128 rows a block
+    expect_everywhere(shape(1, 16, 100, 1, 512));
+    expect_everywhere(shape(1, 77, 33, 2, 512));
+    expect_everywhere(shape(1, 20, 20, 3, 136));
+    expect_everywhere(shape(1, 17, 81, 1, 392));
+}
+
+TEST_F(AttentionTest, StridesPackingAndAlignment) {
+    for (int size : {40, 64, 136}) {
+        AttentionCase z = shape(2, 20, 20, 2, size);
+        z.packed = true;
+        expect_everywhere(z);
+        z.gap = 8;
+        expect_everywhere(z);
+        z.packed = false;
+        z.k_tokens = 33;
+        z.scale = 0.3f;
+        expect_everywhere(z);
+        z.gap = 3; // rows off their alignment
+        expect_everywhere(z);
+        z.gap = 0;
+        z.shift = 1;
+        expect_everywhere(z);
+    }
+    for (int size : {1, 3, 33, 65}) expect_everywhere(shape(2, 5, 7, 2, size));
+}
+
+// Scores that grow from tile to tile and spread far, so that what has been summed is scaled down,
+// or vanishes.
+TEST_F(AttentionTest, LargeAndGrowingScores) {
+    for (int size : {16, 64, 128, 200, 512}) {
+        AttentionCase z = shape(1, 20, 200, 1, size);
+        z.size = 6;
+        expect_everywhere(z);
+        for (twk_format f : every_format) {
+            z.format = f;
+            z.size = 2;
+            Attention t(z);
+            t.grow_keys();
+            expect_right(&t);
+        }
+    }
+}
+
+TEST_F(AttentionTest, PlantedMistakesAreSeen) {
+    for (twk_format f : every_format)
+        for (int size : {40, 128, 160, 320}) {
+            AttentionCase z = shape(1, 20, 70, 2, size);
+            z.format = f;
+            z.scale = 0.02f; // every key counts
+            Attention t(z);
+            t.forward();
+            const std::vector<double> got = t.read_o();
+            const auto bad = [&](const std::vector<Expected> &want) {
+                return count_bad(got, want, f, 8);
+            };
+            std::vector<Expected> want;
+            t.math().forward(&want, nullptr);
+            EXPECT_EQ(bad(want), 0) << str(z);
+            std::rotate(want.begin(), want.begin() + size, want.end()); // another row's
+            EXPECT_GT(bad(want), (int64_t)got.size() / 2) << str(z);
+            for (int64_t key : {0, 31, 32, 63, 64, 69}) {
+                want.clear();
+                t.math().forward(&want, nullptr, key);
+                EXPECT_GT(bad(want), (int64_t)got.size() / 2) << key << " of " << str(z);
+            }
+        }
+}
+
+TEST_F(AttentionTest, EqualToTheBit) {
+    for (twk_format f : every_format)
+        for (int size : {64, 256}) {
+            AttentionCase z = shape(2, 65, 80, 1, size);
+            z.format = f;
+            Attention t(z);
+            t.forward();
+            const std::vector<double> o = t.o.read(), lse = t.lse.read();
+            t.o.buffer.poison();
+            t.lse.buffer.poison();
+            t.forward();
+            EXPECT_EQ(t.o.read(), o) << str(z);
+            EXPECT_EQ(t.lse.read(), lse) << str(z);
+            t.a.lse = nullptr; // the same without it
+            t.o.buffer.poison();
+            t.forward();
+            EXPECT_EQ(t.o.read(), o) << str(z);
+        }
+}
+
+std::string kernel_of(const Attention &t) {
+    EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();
+    synchronize();
+    twk_launch_info info;
+    twk_last_launch(&info);
+    const std::string name = info.kernel;
+    return name.substr(0, name.find("_kernel"));
+}
+
+TEST_F(AttentionTest, Choices) {
+    AttentionCase z = shape(1, 8, 8, 1, 128);
+    z.format = TWK_BF16;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_narrow");
+    z.head_size = 136;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_wide");
+    z.head_size = 132;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_plain");
+    z.head_size = 128;
+    z.shift = 1;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_plain");
+    z.shift = 0;
+    z.format = TWK_F32;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_plain");
+#ifdef TW_EMULATOR
+    const size_t limit = tw::emu::shared_limit();
+    tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
+    for (twk_format f : every_format)
+        for (int size : {32, 64, 128, 256, 512}) {
+            z = shape(1, 65, 8, 1, size);
+            z.format = f;
+            Attention t(z);
+            tw::emu::set_block_filter(0, 1);
+            EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();
+            t.a.batch = 200; // enough for the largest tiles
+            EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();
+            tw::emu::set_block_filter(0, 0);
+        }
+    tw::emu::set_shared_limit(8 * 1024);
+    const Attention t(z);
+    EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_shared_limit(limit);
+#endif
+}
+
+TEST_F(AttentionTest, Errors) {
+    AttentionCase z = shape(2, 8, 9, 2, 16);
+    z.format = TWK_BF16;
+    Attention t(z);
+    const auto refused = [&](twk_status status, auto change) {
+        twk_attention_args a = t.a;
+        change(a);
+        return twk_attention_forward(&a, nullptr) == status &&
+               std::string(twk_error_text()).find("attention") == 0;
+    };
+    EXPECT_EQ(twk_attention_forward(nullptr, nullptr), TWK_BAD_ARGUMENT);
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.tf32 = 1; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.batch = 0; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.k_tokens = 0; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.heads = -1; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.scale = -1; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.v = nullptr; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.k_row = -8; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.o_row = 31; }));
+    EXPECT_TRUE(refused(TWK_BAD_ARGUMENT, [](auto &a) { a.o_batch = 8; }));
+    EXPECT_TRUE(refused(TWK_UNSUPPORTED, [](auto &a) { a.head_size = 513, a.o_row = 2000; }));
+    EXPECT_TRUE(refused(TWK_UNSUPPORTED, [](auto &a) { a.k_tokens = int64_t(1) << 31; }));
+    EXPECT_TRUE(refused(TWK_UNSUPPORTED, [](auto &a) {
+        a.batch = int64_t(1) << 29;
+        a.heads = 1 << 10;
+        a.o_row = 1 << 14;
+        a.o_batch = 1 << 17;
+    }));
+}
+
+#ifdef TW_EMULATOR
+// Samples past 2^32 elements, of which the last is looked at.
+TEST_F(AttentionTest, LargeTensors) {
+    for (int size : {64, 256}) {
+        AttentionCase z = shape(1, 8, 8, 1, size);
+        z.format = TWK_BF16;
+        Attention one(z);
+        const int64_t far = (int64_t(1) << 32) + 8;
+        Hollow q((size_t)far * 2 + 65536), o((size_t)far * 2 + 65536);
+        twk_attention_args a = one.a;
+        memcpy(q.data + far * 2, a.q, (size_t)(8 * size) * 2);
+        a.batch = 2;
+        a.q = q.data;
+        a.o = o.data;
+        a.lse = nullptr;
+        a.q_batch = a.o_batch = far;
+        a.k_batch = a.v_batch = 0; // the same keys
+        ASSERT_EQ(twk_attention_forward(&a, nullptr), TWK_OK) << twk_error_text();
+        std::vector<Expected> want;
+        one.math().forward(&want, nullptr);
+        memcpy(one.a.o, o.data + far * 2, (size_t)(8 * size) * 2);
+        expect_close(one.read_o(), want, TWK_BF16, 8, "the last sample");
+    }
+}
+#endif
+
+} // namespace
