@@ -55,7 +55,7 @@ TEST_F(CudaOps, Products) {
     Random random(300);
     for (const LinearShape &s : LinearGrid()) {
         const Product p = MakeLinear(s, random);
-        for (const Op *op : {&p.forward}) {
+        for (const Op *op : {&p.forward, &p.data, &p.weight}) {
             seen.insert(op->kind);
             ExpectProduct(*op, kOwn, 16, "linear", 1);
         }
@@ -63,7 +63,7 @@ TEST_F(CudaOps, Products) {
     for (const ConvShape &s : ConvGrid()) {
         if (s.n * s.h * s.w * s.c * s.o > 200000) continue; /* the emulator takes its time */
         const Product p = MakeConv(s, random);
-        for (const Op *op : {&p.forward}) {
+        for (const Op *op : {&p.forward, &p.data}) {
             seen.insert(op->kind);
             ExpectProduct(*op, kOwn, 16, s.name(), 1);
         }
@@ -372,8 +372,7 @@ TEST_F(CudaOps, Optimizer) {
 // The last test of this file: every operation was in one of the others.
 TEST_F(CudaOps, ZAllOfThem) {
     if (::testing::GTEST_FLAG(filter) != "*") GTEST_SKIP() << "only some tests run";
-    for (int kind : {TW_OP_LINEAR_BWD_DATA, TW_OP_LINEAR_BWD_WEIGHT, TW_OP_CONV2D_BWD_DATA,
-                     TW_OP_CONV2D_BWD_WEIGHT, TW_OP_ATTENTION, TW_OP_ATTENTION_BWD})
+    for (int kind : {TW_OP_CONV2D_BWD_WEIGHT, TW_OP_ATTENTION, TW_OP_ATTENTION_BWD})
         seen.insert((tw_op_kind)kind); // no kernels yet
     for (int kind = 0; kind < TW_OP_COUNT; kind++)
         EXPECT_TRUE(seen.count((tw_op_kind)kind)) << tw_op_name((tw_op_kind)kind);

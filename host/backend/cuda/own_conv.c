@@ -1,4 +1,4 @@
-/* Convolutions. */
+/* Convolutions, and the gradients of their inputs. */
 #include <limits.h>
 
 #include "backend/cuda/own.h"
@@ -36,12 +36,30 @@ static twk_conv_args forward(const tw_own_call *c) {
     return a;
 }
 
+static twk_conv_args data_gradient(const tw_own_call *c) {
+    twk_conv_args a = shape(c);
+    a.dy = c->op.in[0];
+    a.weight = c->op.in[1];
+    a.dx = c->op.out[0];
+    return a;
+}
+
 tw_status tw_own_conv2d(const tw_own_call *c) {
     const twk_conv_args a = forward(c);
     return tw_own_done(c, twk_conv_forward(&a, c->stream));
 }
 
+tw_status tw_own_conv2d_bwd_data(const tw_own_call *c) {
+    const twk_conv_args a = data_gradient(c);
+    return tw_own_done(c, twk_conv_input_gradient(&a, c->stream));
+}
+
 size_t tw_own_conv2d_workspace(const tw_own_call *c) {
     const twk_conv_args a = forward(c);
     return twk_conv_workspace(&a);
+}
+
+size_t tw_own_conv2d_bwd_data_workspace(const tw_own_call *c) {
+    const twk_conv_args a = data_gradient(c);
+    return twk_conv_input_gradient_workspace(&a);
 }

@@ -1,4 +1,4 @@
-/* Products: y = x w^T + b. */
+/* Products: y = x w^T + b, and its gradients. */
 #include "backend/cuda/own.h"
 
 /* Of matrices whose rows lie side by side. */
@@ -16,7 +16,77 @@ static twk_gemm_args forward(const tw_own_call *c) {
     return a;
 }
 
-tw_status tw_own_linear(const tw_own_call *c) {
-    const twk_gemm_args a = forward(c);
+/* dx[m,k] = sum over o of dy[m,o] w[o,k] */
+static twk_gemm_args data_gradient(const tw_own_call *c) {
+    twk_gemm_args a = product(c->op.dim['.'], c->op.dim['K'], c->op.dim['O']);
+    a.a = c->op.in[0];
+    a.b = c->op.in[1];
+    a.b_columns = 1;
+    a.b_row = a.n;
+    a.d = c->op.out[0];
+    return a;
+}
+
+/* dw[o,k] += sum over m of dy[m,o] x[m,k] */
+static twk_gemm_args weight_gradient(const tw_own_call *c) {
+    twk_gemm_args a = product(c->op.dim['O'], c->op.dim['K'], c->op.dim['.']);
+    a.a = c->op.in[1];
+    a.a_columns = 1;
+    a.a_row = a.m;
+    a.b = c->op.in[0];
+    a.b_columns = 1;
+    a.b_row = a.n;
+    a.add_f32 = 1;
+    a.d = c->op.out[0];
+    return a;
+}
+
+static tw_status run(const tw_own_call *c, twk_gemm_args a) {
+    a.workspace = c->workspace;
+    a.workspace_bytes = c->workspace_bytes;
     return tw_own_done(c, twk_gemm(&a, c->stream));
+}
+
+tw_status tw_own_linear(const tw_own_call *c) {
+    return run(c, forward(c));
+}
+
+tw_status tw_own_linear_bwd_data(const tw_own_call *c) {
+    return run(c, data_gradient(c));
+}
+
+size_t tw_own_linear_workspace(const tw_own_call *c) {
+    const twk_gemm_args a = forward(c);
+    return twk_gemm_workspace(&a);
+}
+
+size_t tw_own_linear_bwd_data_workspace(const tw_own_call *c) {
+    const twk_gemm_args a = data_gradient(c);
+    return twk_gemm_workspace(&a);
+}
+
+/* Of the bias' gradient, which follows when the product is done. */
+static size_t sums_workspace(const tw_own_call *c) {
+    return twk_column_sums_workspace(1, c->op.dim['.'], c->op.dim['O']);
+}
+
+size_t tw_own_linear_bwd_weight_workspace(const tw_own_call *c) {
+    const twk_gemm_args a = weight_gradient(c);
+    const size_t product_bytes = twk_gemm_workspace(&a), sums = sums_workspace(c);
+    return product_bytes > sums ? product_bytes : sums;
+}
+
+tw_status tw_own_linear_bwd_weight(const tw_own_call *c) {
+    TW_TRY(run(c, weight_gradient(c)));
+    if (c->op.n_out < 2 || !c->op.out[1]) return TW_OK;
+    const twk_column_sums_args sums = {.batch = 1,
+                                       .pixels = c->op.dim['.'],
+                                       .channels = c->op.dim['O'],
+                                       .format = TWK_F32,
+                                       .x = c->op.in[1],
+                                       .out = c->op.out[1],
+                                       .accumulate = 1,
+                                       .workspace = c->workspace,
+                                       .workspace_bytes = c->workspace_bytes};
+    return tw_own_done(c, twk_column_sums(&sums, c->stream));
 }
