@@ -51,6 +51,7 @@ typedef struct own_state {
     tw_own_call call;
     const tw_own_entry *entry;
     int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
+    int vector, residual;
 } own_state;
 
 tw_status tw_own_done(const tw_own_call *call, twk_status status) {
@@ -76,21 +77,21 @@ float tw_own_probability(double p) {
     return (float)(ceil(p * 0x1p24) * 0x1p-24);
 }
 
-/* Nothing is read or written: what a launcher makes of addresses depends on their alignment. */
-static void pretend_addresses(own_state *s, uintptr_t address) {
-    for (int i = 0; i < s->call.op.n_in; i++)
-        s->call.op.in[i] = s->in[i] < 0 ? NULL : (const void *)address;
-    for (int i = 0; i < s->call.op.n_out; i++)
-        s->call.op.out[i] = s->out[i] < 0 ? NULL : (void *)address;
+/* The operands' addresses by slot; without slots `address` for all. */
+static void place(const own_state *s, tw_own_call *call, void *const *slots, uintptr_t address) {
+#define TW_AT(slot) ((slot) < 0 ? NULL : slots ? slots[slot] : (void *)address)
+    for (int i = 0; i < call->op.n_in; i++) call->op.in[i] = TW_AT(s->in[i]);
+    for (int i = 0; i < call->op.n_out; i++) call->op.out[i] = TW_AT(s->out[i]);
+    call->vector = TW_AT(s->vector);
+    call->residual = TW_AT(s->residual);
+#undef TW_AT
 }
 
 static tw_status own_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
                          void *workspace) {
     const own_state *s = kernel->state;
     tw_own_call call = s->call;
-    for (int i = 0; i < call.op.n_in; i++) call.op.in[i] = s->in[i] < 0 ? NULL : slots[s->in[i]];
-    for (int i = 0; i < call.op.n_out; i++)
-        call.op.out[i] = s->out[i] < 0 ? NULL : slots[s->out[i]];
+    place(s, &call, slots, 0);
     call.backend = backend;
     call.stream = tw_cuda_of(backend)->stream;
     call.workspace = workspace;
@@ -106,13 +107,25 @@ static tw_status refuse(tw_backend *backend, const tw_region_op *op, const char 
     return tw_fail(backend->ctx, TW_ERROR_UNSUPPORTED, "%s: %s", tw_op_name(op->kind), why);
 }
 
-static tw_status describe(tw_backend *backend, const tw_region *region, own_state *s) {
-    const tw_region_op *op = &region->ops[0];
+/* The product of a claim by its own operands, with those of what is claimed with it. */
+static tw_status describe(tw_backend *backend, const tw_region *region, const tw_own_fused *f,
+                          own_state *s) {
+    const tw_region_op *op = &region->ops[f->product];
     bool is_double = false;
-    TW_TRY(tw_ref_describe(backend, region, &s->call.op, &is_double));
+    tw_region alone = *region;
+    alone.ops[0] = *op;
+    alone.n_ops = 1;
+    TW_TRY(tw_ref_describe(backend, &alone, &s->call.op, &is_double));
     if (is_double) return refuse(backend, op, "a GPU calculates in float32, not in float64");
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
+    if (f->upsampled >= 0 && !f->data_gradient) s->in[0] = f->upsampled;
+    if (f->claimed > 1) s->out[0] = f->result;
+    s->vector = f->vector;
+    s->residual = f->residual;
+    s->call.scale = f->scale;
+    s->call.silu = f->silu;
+    s->call.upsample = f->upsampled >= 0;
     s->call.backend = backend;
     s->entry = &entries[op->kind];
     if (!s->entry->run) return refuse(backend, op, "there is no kernel for it");
@@ -123,8 +136,9 @@ static tw_status describe(tw_backend *backend, const tw_region *region, own_stat
 static size_t workspace_of(own_state *s) {
     size_t most = 0;
     if (!s->entry->workspace) return 0;
+    /* What a launcher makes of addresses depends on their alignment. */
     for (uintptr_t address = 4; address <= 256; address *= 64) { /* 4 and 256 */
-        pretend_addresses(s, address);
+        place(s, &s->call, NULL, address);
         const size_t bytes = s->entry->workspace(&s->call);
         if (bytes > most) most = bytes;
     }
@@ -135,7 +149,8 @@ static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_ke
     TW_TRY(backend->begin(backend)); /* launchers ask which device this is */
     own_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
-    const tw_status status = describe(backend, region, s);
+    const tw_own_fused f = tw_own_fuse(region);
+    const tw_status status = describe(backend, region, &f, s);
     if (status != TW_OK) {
         tw_free(backend->ctx, s);
         return status;
@@ -144,7 +159,7 @@ static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_ke
     kernel->run = own_run;
     kernel->destroy = own_destroy;
     kernel->state = s;
-    kernel->claimed = 1;
+    kernel->claimed = f.claimed;
     backend->end(backend);
     return TW_OK;
 }

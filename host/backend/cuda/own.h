@@ -7,8 +7,23 @@
 #include "core/context.h"
 #include "kernels.h"
 
+/* What is claimed with a product (own_fused.c); slots of the region, -1: none. */
+typedef struct tw_own_fused {
+    int claimed; /* operations */
+    int product; /* which of them is the product */
+    int result;
+    int vector, residual;
+    int upsampled; /* the small image that the convolution's input, or its gradient, stands for */
+    float scale;   /* of the sum */
+    bool silu, data_gradient;
+} tw_own_fused;
+tw_own_fused tw_own_fuse(const tw_region *region);
+
 typedef struct tw_own_call {
-    tw_ref_call op; /* what it is, and its operands' addresses on the device */
+    tw_ref_call op;                /* what it is, and its operands' addresses on the device */
+    const void *vector, *residual; /* what was claimed with a product */
+    float scale;
+    bool silu, upsample; /* upsample: the image beside dy or y has half the extents of op.dim */
     tw_backend *backend;
     twk_stream stream;
     void *workspace;

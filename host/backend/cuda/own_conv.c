@@ -6,8 +6,9 @@
 static twk_conv_args shape(const tw_own_call *c) {
     const int64_t *d = c->op.dim;
     return (twk_conv_args){.batch = d['N'],
-                           .h = d['H'],
-                           .w = d['W'],
+                           .h = c->upsample ? d['H'] / 2 : d['H'],
+                           .w = c->upsample ? d['W'] / 2 : d['W'],
+                           .upsample = c->upsample,
                            .channels = (int)d['C'],
                            .out_channels = (int)d['O'],
                            .kernel_h = (int)d['J'],
@@ -29,9 +30,15 @@ const char *tw_own_conv2d_refuse(const tw_own_call *c) {
 
 static twk_conv_args forward(const tw_own_call *c) {
     twk_conv_args a = shape(c);
+    a.fold = c->upsample;
     a.x = c->op.in[0];
     a.weight = c->op.in[1];
     a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
+    a.vector = c->vector;
+    a.vector_stride = a.out_channels;
+    a.residual = c->residual;
+    a.scale = c->scale;
+    a.silu = c->silu;
     a.y = c->op.out[0];
     return a;
 }
@@ -41,6 +48,7 @@ static twk_conv_args data_gradient(const tw_own_call *c) {
     a.dy = c->op.in[0];
     a.weight = c->op.in[1];
     a.dx = c->op.out[0];
+    a.dx_add = c->residual;
     return a;
 }
 

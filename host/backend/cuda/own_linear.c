@@ -12,6 +12,9 @@ static twk_gemm_args forward(const tw_own_call *c) {
     a.a = c->op.in[0];
     a.b = c->op.in[1];
     a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
+    a.residual = c->residual;
+    a.scale = c->scale;
+    a.silu = c->silu;
     a.d = c->op.out[0];
     return a;
 }
@@ -23,6 +26,7 @@ static twk_gemm_args data_gradient(const tw_own_call *c) {
     a.b = c->op.in[1];
     a.b_columns = 1;
     a.b_row = a.n;
+    a.residual = c->residual;
     a.d = c->op.out[0];
     return a;
 }

@@ -1,0 +1,151 @@
+// What is claimed together with a product: how much, and that it is the same as one by one.
+#include "support.h"
+#include "support/ops.h"
+
+using namespace ops;
+
+namespace {
+
+class CudaFused : public Cuda {};
+
+Arg Hidden(const Shape &s) {
+    Arg a = Out(s);
+    a.hidden = true;
+    return a;
+}
+
+tw_op_attr Conv() {
+    tw_op_attr a = NoAttr();
+    a.conv = {1, 1, 1, 1, 1};
+    return a;
+}
+
+// Claims `claimed` operations of the chain, and gives what the reference gives.
+void Same(const std::vector<Op> &list, int claimed, const std::string &what) {
+    SCOPED_TRACE(what);
+    Backend cpu, cuda("own");
+    Chain right(list, TW_F64), got(list, TW_F32);
+    std::string used;
+    int first = 0;
+    ASSERT_EQ(right.Run(cpu.get()), TW_OK) << cpu.error();
+    ASSERT_EQ(got.Run(cuda.get(), &used, &first), TW_OK) << cuda.error();
+    EXPECT_EQ(used, "own");
+    EXPECT_EQ(first, claimed);
+    const size_t last = list.size() - 1;
+    const Values want = right.Outputs(last)[0], have = got.Outputs(last)[0];
+    const Values size(want.size(), Norm(want) / std::sqrt((double)want.size()));
+    ExpectClose(have, want, size, 64 * kUlp, 64 * kUlp, what);
+}
+
+struct Parts {
+    Shape x{2, 6, 4, 5}, y{2, 6, 4, 7}, w{7, 3, 3, 5};
+    Op conv, vector, sum, silu, relu;
+    explicit Parts(Random &random, bool show = false) {
+        const Arg out = show ? Out(y) : Hidden(y);
+        conv = {
+            TW_OP_CONV2D,
+            Conv(),
+            {Real(x, random.Normal(x)), Real(w, random.Normal(w)), Real({7}, random.Normal({7}))},
+            {out}};
+        vector = {
+            TW_OP_ADD_VEC, NoAttr(), {Previous(), Real({2, 7}, random.Normal({2, 7}))}, {out}};
+        tw_op_attr scaled = NoAttr();
+        scaled.axpby = {0.75, 0.75};
+        sum = {TW_OP_AXPBY, scaled, {Real(y, random.Normal(y)), Previous()}, {out}};
+        silu = {TW_OP_ACT, NoAttr(), {Previous()}, {out}};
+        relu = silu;
+        relu.attr.act.kind = TW_ACT_RELU;
+    }
+};
+
+// The last output of a chain is read by the test.
+std::vector<Op> Shown(std::vector<Op> list) {
+    list.back().out[0].hidden = false;
+    return list;
+}
+
+TEST_F(CudaFused, Convolutions) {
+    Random random(320);
+    const Parts p(random);
+    Same(Shown({p.conv, p.vector}), 2, "vector");
+    Same(Shown({p.conv, p.sum}), 2, "sum");
+    Same(Shown({p.conv, p.silu}), 2, "silu");
+    Same(Shown({p.conv, p.vector, p.sum, p.silu}), 4, "all");
+    Same(Shown({p.conv, p.relu}), 1, "another activation");
+    Same(Shown({p.conv, p.sum, p.vector}), 2, "in another order");
+    Same(Shown({p.conv, p.silu, p.silu}), 2, "twice");
+    Op unequal = p.sum;
+    unequal.attr.axpby.beta = 0.5;
+    Same(Shown({p.conv, unequal}), 1, "unequal factors");
+    Op constant = p.sum;
+    constant.in = {Previous()};
+    Same(Shown({p.conv, constant}), 1, "a constant");
+    const Parts q(random, true);
+    Same({q.conv, q.vector}, 1, "somebody reads what lies between");
+}
+
+TEST_F(CudaFused, UpsampledConvolutions) {
+    Random random(321);
+    tw_op_attr twice = NoAttr(), thrice = NoAttr();
+    twice.resample = {2, 1};
+    thrice.resample = {3, 1};
+    for (const tw_op_attr &attr : {twice, thrice}) {
+        const int64_t k = attr.resample.k;
+        const Shape x{2, 4, 3, 5}, up{2, 4 * k, 3 * k, 5}, y{2, 4 * k, 3 * k, 7}, w{7, 3, 3, 5};
+        const Op first{TW_OP_UPSAMPLE_NEAREST, attr, {Real(x, random.Normal(x))}, {Hidden(up)}};
+        const Op conv{TW_OP_CONV2D, Conv(), {Previous(), Real(w, random.Normal(w))}, {Hidden(y)}};
+        const Op vector{TW_OP_ADD_VEC,
+                        NoAttr(),
+                        {Previous(), Real({2, 7}, random.Normal({2, 7}))},
+                        {Hidden(y)}};
+        Same(Shown({first, conv}), k == 2 ? 2 : 1, "factor " + std::to_string(k));
+        Same(Shown({first, conv, vector}), k == 2 ? 3 : 1, "factor " + std::to_string(k));
+        // The gradient's way back.
+        const Op data{TW_OP_CONV2D_BWD_DATA,
+                      Conv(),
+                      {Real(y, random.Normal(y)), Real(w, random.Normal(w))},
+                      {Hidden(up)}};
+        const Op pool{TW_OP_POOL, attr, {Previous()}, {Hidden(x)}};
+        tw_op_attr one = NoAttr();
+        one.axpby = {1, 1};
+        const Op sum{TW_OP_AXPBY, one, {Previous(), Real(x, random.Normal(x))}, {Hidden(x)}};
+        Same(Shown({data, pool}), k == 2 ? 2 : 1, "gradient");
+        Same(Shown({data, pool, sum}), k == 2 ? 3 : 1, "gradient");
+    }
+    const Shape odd{1, 7, 5, 3}, small{1, 3, 2, 3};
+    const Op spread{
+        TW_OP_UPSAMPLE_NEAREST, twice, {Real(small, random.Normal(small))}, {Hidden(odd)}};
+    const Op conv{TW_OP_CONV2D,
+                  Conv(),
+                  {Previous(), Real({4, 3, 3, 3}, random.Normal({4, 3, 3, 3}))},
+                  {Out({1, 7, 5, 4})}};
+    Same({spread, conv}, 1, "pixels that no input covers");
+}
+
+TEST_F(CudaFused, Linear) {
+    Random random(322);
+    const Shape x{6, 5}, y{6, 7}, w{7, 5};
+    tw_op_attr one = NoAttr(), scaled = NoAttr();
+    one.axpby = {1, 1};
+    scaled.axpby = {2, 2};
+    const Op linear{
+        TW_OP_LINEAR,
+        NoAttr(),
+        {Real(x, random.Normal(x)), Real(w, random.Normal(w)), Real({7}, random.Normal({7}))},
+        {Hidden(y)}};
+    const Op sum{TW_OP_AXPBY, scaled, {Previous(), Real(y, random.Normal(y))}, {Hidden(y)}};
+    const Op silu{TW_OP_ACT, NoAttr(), {Previous()}, {Hidden(y)}};
+    Same(Shown({linear, sum}), 2, "sum");
+    Same(Shown({linear, sum, silu}), 3, "sum and silu");
+    const Op data{TW_OP_LINEAR_BWD_DATA,
+                  NoAttr(),
+                  {Real(y, random.Normal(y)), Real(w, random.Normal(w))},
+                  {Hidden(x)}};
+    const Op also{TW_OP_AXPBY, one, {Real(x, random.Normal(x)), Previous()}, {Hidden(x)}};
+    Op twice = also;
+    twice.attr.axpby = {2, 2};
+    Same(Shown({data, also}), 2, "gradients");
+    Same(Shown({data, twice}), 1, "scaled gradients");
+}
+
+} // namespace
