@@ -1,0 +1,141 @@
+// Whole networks on the GPU's backend beside the CPU's reference.
+#pragma once
+
+#include "support.h"
+
+#include <cmath>
+#include <functional>
+#include <vector>
+
+extern "C" {
+#include "backend/backend.h"
+#include "core/context.h"
+#include "models/model.h"
+}
+
+inline const char *const kMlp = R"({"_class_name": "TweedieMLP", "in_features": 2, "hidden": 16,
+    "layers": 2, "act_fn": "gelu", "num_class_embeds": 4})";
+inline const char *const kUnet =
+    R"({"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1,
+    "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"], "add_attention": false,
+    "norm_num_groups": 4, "num_class_embeds": 4, "dropout": 0.1})";
+// Twice the channels: a learned variance.
+inline const char *const kLearned =
+    R"({"_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 3,
+    "out_channels": 6, "block_out_channels": [8], "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "norm_num_groups": 2,
+    "add_attention": false, "num_class_embeds": 4})";
+
+using Floats = std::vector<float>;
+
+// Relative to the rms of `want`.
+inline double Distance(const Floats &got, const Floats &want) {
+    double worst = 0, sum = 0;
+    EXPECT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size() && i < got.size(); i++) {
+        const double d = std::fabs((double)got[i] - (double)want[i]);
+        worst = d <= worst ? worst : d; // NaN is the worst
+        if (std::isnan(d)) return NAN;
+        sum += (double)want[i] * (double)want[i];
+    }
+    return worst / std::sqrt(sum / (double)want.size() + 1e-300);
+}
+
+inline void Note(const char *what, double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.1e", value);
+    ::testing::Test::RecordProperty(what, text);
+}
+
+// Weights that hide nothing: fresh output weights are zero.
+inline tw_model *MakeModel(tw_context *ctx, const char *config) {
+    tw_model *m = nullptr;
+    EXPECT_EQ(tw_model_create(ctx, config, nullptr, nullptr, 0, 5, &m), TW_OK)
+        << tw_context_error(ctx);
+    for (int64_t i = 0; m && i < m->weights.count; i++) {
+        const tw_weight &w = m->weights.items[i];
+        Floats values((size_t)w.count);
+        if (tw_model_get_weight(m, w.name, values.data(), w.count) != TW_OK) ADD_FAILURE();
+        if (w.init != TW_INIT_ZERO) continue;
+        for (size_t k = 0; k < values.size(); k++)
+            values[k] = 0.1f * std::sin((float)i + 0.7f * (float)k);
+        EXPECT_EQ(tw_model_set_weight(m, w.name, values.data(), w.count), TW_OK);
+    }
+    return m;
+}
+
+inline Floats Storage(tw_model *m, const void *from) {
+    Floats all((size_t)m->weights.total);
+    tw_backend *b = m->ctx->backend;
+    EXPECT_EQ(b->download(b, all.data(), from, all.size() * sizeof(float)), TW_OK)
+        << tw_context_error(m->ctx);
+    return all;
+}
+
+class CudaEngine : public Cuda {
+  protected:
+    // The same on the device and by the reference on the CPU.
+    static void OnBoth(const std::function<void(tw_context *)> &run) {
+        tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+        o.provider = "cpu-reference";
+        Context cpu(TW_DEVICE_CPU, &o), cuda(TW_DEVICE_CUDA);
+        ASSERT_EQ(cpu.status(), TW_OK);
+        ASSERT_EQ(cuda.status(), TW_OK);
+        run(cpu.get());
+        run(cuda.get());
+        EXPECT_EQ(cuda.logged(), "");
+    }
+};
+
+// --- Failures ---
+
+struct Outcome {
+    tw_status status;
+    Floats numbers;
+};
+
+// Fails everything that is made on the device, one after the other: a status with a text, nothing
+// is left, and the next call gives the right numbers.
+inline void FailEverywhere(Context &c, const std::function<Outcome()> &call, int64_t at_least) {
+    const Outcome right = call();
+    ASSERT_EQ(right.status, TW_OK) << tw_context_error(c.get());
+    int64_t failures = 0;
+    for (bool dry : {false, true})
+        for (int64_t k = 0;; k += k < 40 ? 1 : 3) {
+            const int64_t before = emulated::held();
+            emulated::fail_at(k, dry);
+            const Outcome got = call();
+            const bool failed = emulated::failed();
+            emulated::plenty();
+            ASSERT_EQ(emulated::held(), before) << k;
+            if (!failed) {
+                ASSERT_EQ(got.numbers, right.numbers) << k;
+                break;
+            }
+            failures++;
+            // Without memory for a graph a plan runs call by call.
+            if (got.status == TW_OK) {
+                ASSERT_NE(c.logged().find("call by call"), std::string::npos) << k;
+                ASSERT_EQ(got.numbers, right.numbers) << k;
+            } else {
+                ASSERT_EQ(got.status, TW_ERROR_MEMORY) << k << tw_context_error(c.get());
+                ASSERT_NE(std::string(tw_context_error(c.get())), "") << k;
+            }
+            c.forget();
+            const Outcome again = call();
+            ASSERT_EQ(again.status, TW_OK) << "after the failure of " << k;
+            ASSERT_EQ(again.numbers, right.numbers) << "after the failure of " << k;
+        }
+    EXPECT_GE(failures, at_least);
+}
+
+inline tw_sampler_options FiveSteps() {
+    tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
+    o.steps = 5;
+    o.seed = 11;
+    o.first_sample = (uint64_t)1 << 33;
+    o.max_batch = 2; // three samples: a chunk and a rest
+    return o;
+}

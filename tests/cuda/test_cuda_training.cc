@@ -1,0 +1,209 @@
+// Training on the GPU's backend: as the CPU does it, in recorded steps, and what fails.
+#include "networks.h"
+
+extern "C" {
+#include "graph/internal.h"
+#include "graph/times.h"
+#include "train/internal.h"
+}
+
+namespace {
+
+class CudaTraining : public CudaEngine {};
+
+struct Training {
+    Floats losses, norms, weights, ema;
+    double held_out = 0;
+};
+
+tw_dataset *MakeData(tw_context *ctx, const tw_model *m) {
+    tw_model_info info = {};
+    info.size = sizeof info;
+    EXPECT_EQ(tw_model_get_info(m, &info), TW_OK);
+    int64_t elements = 1;
+    for (int i = 0; i < info.rank; i++) elements *= info.shape[i];
+    Floats x((size_t)(20 * elements));
+    std::vector<int32_t> labels(20);
+    for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(0.37f * (float)i);
+    for (size_t i = 0; i < labels.size(); i++) labels[i] = (int32_t)(i % 3);
+    tw_dataset *d = nullptr;
+    EXPECT_EQ(tw_dataset_from_memory(ctx, 20, info.rank, info.shape, x.data(), labels.data(), &d),
+              TW_OK)
+        << tw_context_error(ctx);
+    return d;
+}
+
+tw_trainer_options ThreeSteps(bool images) {
+    tw_trainer_options o = TW_TRAINER_OPTIONS_INIT;
+    o.steps = 3;
+    o.batch_size = 2;
+    o.accumulate = 2;
+    o.lr_warmup = 2;
+    o.eps = 0.1; // else the sign of a gradient that is rounding makes a whole step
+    o.weight_decay = 0.01;
+    o.clip_norm = 0.5;
+    o.antithetic = 1;
+    o.cond_dropout = 0.3;
+    o.flip = images ? 0.5 : 0;
+    o.holdout = 0.2;
+    o.weight = TW_WEIGHT_MIN_SNR;
+    o.seed = 3;
+    return o;
+}
+
+Training Train(tw_context *ctx, const char *config) {
+    Training r;
+    tw_model *m = MakeModel(ctx, config);
+    tw_dataset *d = MakeData(ctx, m);
+    const tw_trainer_options o = ThreeSteps(config != kMlp);
+    tw_trainer *t = nullptr;
+    EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(ctx);
+    for (int i = 0; t && i < 3; i++) {
+        tw_train_metrics metrics = {};
+        metrics.size = sizeof metrics;
+        EXPECT_EQ(tw_trainer_step(t, &metrics), TW_OK) << tw_context_error(ctx);
+        r.losses.push_back((float)metrics.loss);
+        r.norms.push_back((float)metrics.grad_norm);
+        EXPECT_EQ(metrics.skipped, 0);
+    }
+    if (t) {
+        EXPECT_EQ(tw_trainer_validate(t, 1, 0, &r.held_out), TW_OK) << tw_context_error(ctx);
+        r.weights = Storage(m, m->storage);
+        r.ema = Storage(m, t->ema);
+    }
+    tw_trainer_free(t);
+    tw_dataset_free(d);
+    tw_model_free(m);
+    return r;
+}
+
+TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
+    for (const char *config : {kMlp}) {
+        std::vector<Training> r;
+        OnBoth([&](tw_context *ctx) { r.push_back(Train(ctx, config)); });
+        const double loss = Distance(r[1].losses, r[0].losses),
+                     norm = Distance(r[1].norms, r[0].norms),
+                     weights = Distance(r[1].weights, r[0].weights),
+                     ema = Distance(r[1].ema, r[0].ema);
+        EXPECT_LT(loss, 1e-5);
+        EXPECT_LT(norm, 2e-5);
+        EXPECT_LT(weights, 1e-5);
+        EXPECT_LT(ema, 1e-5);
+        EXPECT_NEAR(r[1].held_out, r[0].held_out, 1e-5 * r[0].held_out);
+        const std::string name = config == kMlp ? "mlp" : "unet";
+        Note((name + "_losses").c_str(), loss);
+        Note((name + "_weights").c_str(), weights);
+    }
+}
+
+struct Micro { // a trainer's first plan, run by hand
+    tw_model *m;
+    tw_dataset *d;
+    tw_trainer *t = nullptr;
+    explicit Micro(tw_context *ctx, const char *config) {
+        m = MakeModel(ctx, config);
+        d = MakeData(ctx, m);
+        const tw_trainer_options o = ThreeSteps(config != kMlp);
+        EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(ctx);
+    }
+    ~Micro() {
+        tw_trainer_free(t);
+        tw_dataset_free(d);
+        tw_model_free(m);
+    }
+    Floats Gradients() const { return Storage(m, t->gradients); }
+};
+
+TEST_F(CudaTraining, ARunNeitherAllocatesNorWaitsAndIsRecordedOnce) {
+    Context c(TW_DEVICE_CUDA);
+    Micro micro(c.get(), kMlp);
+    tw_plan_stats stats = {};
+    stats.size = sizeof stats;
+    ASSERT_EQ(tw_plan_get_stats(micro.t->micro.plan, &stats), TW_OK);
+    for (int run = 0; run < 4; run++) {
+        const emulated::Counts before = emulated::counts();
+        ASSERT_EQ(tw_plan_run(micro.t->micro.plan), TW_OK) << tw_context_error(c.get());
+        const emulated::Counts after = emulated::counts();
+        EXPECT_EQ(after.device, before.device);
+        EXPECT_EQ(after.pinned, before.pinned);
+        EXPECT_EQ(after.waits, before.waits);
+        EXPECT_EQ(after.captures - before.captures, run == 1) << run;
+        EXPECT_EQ(after.graphs - before.graphs, run >= 1) << run;
+        if (run > 1) {
+            EXPECT_EQ(after.launches, before.launches) << "one graph, nothing else";
+            EXPECT_EQ(after.copies, before.copies);
+        } else {
+            EXPECT_GT(after.launches - before.launches, stats.launches / 2);
+        }
+    }
+    EXPECT_EQ(c.get()->backend->synchronize(c.get()->backend), TW_OK);
+    EXPECT_EQ(c.logged(), "");
+}
+
+// Four runs by replay, and four call by call, for the three reasons that there are for that.
+TEST_F(CudaTraining, ReplaysGiveTheSameBits) {
+    std::vector<Floats> gradients;
+    for (int how = 0; how < 4; how++) {
+        tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+        o.poison = how == 1;
+        Context c(TW_DEVICE_CUDA, &o);
+        Micro micro(c.get(), kMlp);
+        emulated::break_captures(how == 2);
+        if (how == 3) {
+            ASSERT_EQ(tw_plan_start_times(micro.t->micro.plan), TW_OK);
+        }
+        const emulated::Counts before = emulated::counts();
+        for (int run = 0; run < 4; run++)
+            ASSERT_EQ(tw_plan_run(micro.t->micro.plan), TW_OK) << tw_context_error(c.get());
+        EXPECT_EQ(emulated::counts().graphs - before.graphs, how == 0 ? 3 : 0);
+        EXPECT_EQ(emulated::counts().captures - before.captures, how == 0 || how == 2);
+        EXPECT_EQ(c.logged().find("call by call") != std::string::npos, how == 2) << c.logged();
+        emulated::break_captures(false);
+        gradients.push_back(micro.Gradients());
+        EXPECT_EQ(gradients.back(), gradients.front()) << how;
+    }
+}
+
+// A step is one graph for each of its micro-steps and one for the update.
+TEST_F(CudaTraining, StepsAreGraphs) {
+    Context c(TW_DEVICE_CUDA);
+    Micro micro(c.get(), kMlp);
+    for (int step = 0; step < 3; step++) {
+        const emulated::Counts before = emulated::counts();
+        ASSERT_EQ(tw_trainer_step(micro.t, nullptr), TW_OK) << tw_context_error(c.get());
+        const emulated::Counts after = emulated::counts();
+        if (step < 2) continue;
+        EXPECT_EQ(after.graphs - before.graphs, 3) << "two micro-steps and the update";
+        EXPECT_EQ(after.launches, before.launches);
+        EXPECT_EQ(after.waits, before.waits);
+        EXPECT_EQ(after.device, before.device);
+    }
+}
+TEST_F(CudaTraining, TrainingWithoutMemoryIsAStatusToo) {
+    Context c(TW_DEVICE_CUDA);
+    FailEverywhere(
+        c,
+        [&]() -> Outcome {
+            tw_model *m = nullptr;
+            tw_trainer *t = nullptr;
+            Floats losses(3, NAN);
+            tw_status status = tw_model_create(c.get(), kMlp, nullptr, nullptr, 0, 5, &m);
+            tw_dataset *d = m ? MakeData(c.get(), m) : nullptr;
+            const tw_trainer_options o = ThreeSteps(false);
+            if (status == TW_OK) status = tw_trainer_create(m, d, &o, &t);
+            EXPECT_EQ(t != nullptr, status == TW_OK);
+            for (int i = 0; i < 3 && status == TW_OK; i++) {
+                tw_train_metrics metrics = {};
+                metrics.size = sizeof metrics;
+                status = tw_trainer_step(t, &metrics);
+                losses[(size_t)i] = (float)metrics.loss;
+            }
+            tw_trainer_free(t);
+            tw_dataset_free(d);
+            tw_model_free(m);
+            return {status, losses};
+        },
+        20);
+}
+
+} // namespace
