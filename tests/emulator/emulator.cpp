@@ -93,6 +93,7 @@ void open_block(Block *b, const Launch &l, uint64_t linear, unsigned rank) {
     b->waiting = 0;
     b->thread = &pool[rank * b->threads];
     shared_open(b, l.shared);
+    for (Waiting &w : b->warp) w = Waiting{0, nullptr};
     for (unsigned i = 0; i < b->threads; i++) {
         Thread *t = thread_at(rank * b->threads + i);
         if (!t->started) {

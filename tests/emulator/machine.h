@@ -57,11 +57,18 @@ struct Thread {
     char promise_point;
 };
 
+// The lanes of a warp that wait for others, and one of them while all wait at the same meeting.
+struct Waiting {
+    uint32_t lanes;
+    const Thread *like;
+};
+
 struct Block {
     dim3 index;
     unsigned rank, threads, live, waiting;
     Site site; // of the barrier that the first thread reached
     Thread **thread;
+    Waiting warp[max_threads / 32];
     char *shared;
     size_t shared_bytes; // with gaps
     size_t used;         // as a GPU would count it

@@ -56,22 +56,37 @@ void meet_cluster(Site site) {
     order_acquire(point);
 }
 
-// True when every lane of the mask has arrived with the same mask and kind of meeting. Two lanes
-// that wait for each other at different meetings would wait for ever.
-static bool warp_complete(Thread *me, Thread **lanes, unsigned count) {
-    bool all = true;
+static bool same_meeting(const Thread *a, const Thread *b) {
+    return a->mask == b->mask && a->kind == b->kind && same(a->site, b->site);
+}
+
+// Two lanes that wait for each other at different meetings would wait for ever.
+static void expect_one_meeting(const Thread *me, uint32_t waiting) {
     for (unsigned l = 0; l < 32; l++) {
-        const bool named = me->mask >> l & 1;
-        Thread *o = l < count ? lanes[l] : nullptr;
-        if (o && o->state == State::at_warp && o != me && named && (o->mask >> me->lane & 1) &&
-            (o->mask != me->mask || o->kind != me->kind || !same(o->site, me->site)))
+        if (l == me->lane || !(waiting >> l & me->mask >> l & 1)) continue;
+        const Thread *o = me->block->thread[me->warp * 32 + l];
+        if ((o->mask >> me->lane & 1) && !same_meeting(o, me))
             FAULT_HERE("warp collective at %s:%d: lane %u comes with mask %08x, lane %u waits at "
                        "%s:%d with mask %08x",
                        base_name(me->site.file), me->site.line, me->lane, me->mask, o->lane,
                        base_name(o->site.file), o->site.line, o->mask);
-        if (named && (!o || o->state != State::at_warp)) all = false;
     }
-    return all;
+}
+
+// Begins to wait. True when every lane of the mask has arrived with the same mask and kind of
+// meeting: then none of them waits any more.
+static bool warp_complete(Thread *me) {
+    Waiting *w = &me->block->warp[me->warp];
+    me->state = State::at_warp;
+    if (!w->lanes)
+        w->like = me;
+    else if (w->like && !same_meeting(w->like, me))
+        w->like = nullptr;
+    w->lanes |= 1u << me->lane;
+    if (!w->like) expect_one_meeting(me, w->lanes);
+    if ((w->lanes & me->mask) != me->mask) return false;
+    w->lanes &= ~me->mask;
+    return true;
 }
 
 uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Site site) {
@@ -94,8 +109,7 @@ uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Si
     Thread *lowest = lanes[__builtin_ctz(mask)];
     char *point = &lowest->point[lowest->meetings & 1];
     if (kind == Meet::sync) order_release(point);
-    me->state = State::at_warp;
-    if (warp_complete(me, lanes, count)) {
+    if (warp_complete(me)) {
         uint32_t votes = 0;
         lowest->meetings++;
         for (unsigned l = 0; l < count; l++)
@@ -123,10 +137,8 @@ void meet_warp_act(void *mine, void (*act)(void *const *lanes), Site site) {
     me->mask = 0xffffffffu;
     me->value = reinterpret_cast<uintptr_t>(mine);
     me->site = site;
-    me->state = State::at_warp;
     Thread **lanes = b->thread + me->warp * 32;
-    const unsigned count = b->threads - me->warp * 32 < 32 ? b->threads - me->warp * 32 : 32;
-    if (!warp_complete(me, lanes, count)) {
+    if (!warp_complete(me)) {
         enter_scheduler();
         return;
     }

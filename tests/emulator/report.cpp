@@ -14,7 +14,7 @@ const char *base_name(const char *path) {
 }
 
 bool same(Site a, Site b) {
-    return a.line == b.line && !strcmp(a.file, b.file);
+    return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
 }
 
 static void set_report(const char *format, va_list args) {
