@@ -39,13 +39,14 @@ typedef struct twk_moments {
 } twk_moments;
 
 /* Rows by columns of a matrix product that a block calculates: of a convolution, pixels by
- * output channels. */
+ * output channels; of its weights' gradient, output channels by weights of each. */
 typedef enum twk_tile {
     TWK_TILE_AUTO = 0,
     TWK_TILE_128X128 = 1,
     TWK_TILE_64X64 = 2,
     TWK_TILE_128X16 = 3,
     TWK_TILE_128X64 = 4, /* exact fp32, which has no other */
+    TWK_TILE_16X128 = 5, /* weights' gradients of few output channels */
 } twk_tile;
 
 #ifdef __cplusplus

@@ -36,6 +36,7 @@ typedef struct twk_conv_args {
     const void *dy;               /* like y */
     void *dx, *dx2;               /* like x and x2, overwritten; NULL when not wanted */
     const void *dx_add, *dx2_add; /* like dx and dx2, may be them: what arrives by other paths */
+    float *dweight, *dbias; /* fp32, like weight and bias, added to; dbias NULL when not wanted */
     /* For tuning and tests; 0: chosen by the shape. */
     twk_tile tile;
     int splits; /* parts of the sum over taps and channels, added up in one order */
@@ -63,6 +64,11 @@ twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
  * With upsample, weights are added first as fold does. The workspace is needed always. */
 size_t twk_conv_input_gradient_workspace(const twk_conv_args *args);
 twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_stream stream);
+
+/* dweight += scale sum over pixels of dy x, and dbias += scale sum of dy, from one read of dy (for
+ * dbias alone there is twk_column_sums). `splits` are parts of the sum over pixels here. */
+size_t twk_conv_weight_gradient_workspace(const twk_conv_args *args);
+twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_stream stream);
 
 #ifdef __cplusplus
 }

@@ -16,6 +16,7 @@ set(TW_KERNEL_SOURCES
     conv_few.cu
     conv_forward.cu
     conv_input_gradient.cu
+    conv_weight_gradient.cu
     slices.cu
     gemm.cu
     attention_forward.cu

@@ -11,6 +11,7 @@ set(TW_KERNEL_TEST_FAMILIES
     optimizer
     conv
     conv_gradient
+    conv_weight
     gemm
     block
     attention

@@ -1,0 +1,211 @@
+// Convolution, gradient of its weights and bias.
+#include "conv_tiles.cuh"
+#include "conv_weight_gradient.cuh"
+#include "slices.cuh"
+
+namespace tw {
+namespace {
+
+template <typename MATH> using Tile16x128 = Tile<MATH, 16, 128, 1, 4>; // 16 x 32 a warp
+
+// Work: a block of four warps owns a tile of BM output channels by BN weights of each (one tap or
+// several, and their input channels) and a part of the batch's pixels; the blocks beside it read
+// the same dy and, a pixel or a line away, the same x, which L2 gives them. A thread copies one
+// chunk of 16 bytes of every 8th pixel (at 128 x 128) three tiles ahead, the same tap and channels
+// throughout. Limit: the tensor cores through mma.sync at 128 x 128; 16 KB from L2 for 2^20 FLOPs
+// (5 TB/s at 40 % of the reference's tensor rate) are the next; then the slices, 8 bytes a weight
+// and part, which two blocks a processor keep below a tenth; shared memory at 64 x 64, latency of
+// the gathering loads where channels are unaligned, the fp32 units in exact fp32.
+template <typename TILE, bool WIDE>
+__global__ void __launch_bounds__(tile_threads, TILE::blocks)
+    weight_gradient_kernel(const WeightGradient g) {
+    TW_SHARED(arena);
+    unsigned char *memory = arena.take<unsigned char>(TILE::shared);
+    const int across = ceil_div(g.columns, TILE::bn), tile = (int)blockIdx.x % across;
+    const int row0 = (int)blockIdx.x / across * TILE::bm, column0 = tile * TILE::bn;
+    const int split = (int)blockIdx.y, first = split * g.conv.tiles_a_split;
+    GradientColumns<TILE, WIDE> a(g, row0, first);
+    ImageColumns<TILE, WIDE> b(g, column0, first);
+    GradientSums<TILE> sums(g, tile, across);
+    float *const d = multiply_rows<TILE, Form::columns, Form::columns>(
+        memory, a, b, smaller(g.conv.tiles_a_split, g.conv.tiles - first), sums);
+    if (g.slices)
+        leave_slice<TILE::bm, TILE::bn, TILE::ld>(g, d, row0, column0, split);
+    else
+        add_tile<TILE::bm, TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, row0,
+                                               column0);
+    sums.leave(g, d, row0, split * across + tile);
+}
+
+// What a call is going to do; depends on the arguments and the number of processors.
+struct Choice {
+    ConvSizes size;
+    twk_tile tile;
+    int bm, bn, splits, tiles;
+    bool wide_x, wide_dy;
+};
+
+twk_tile choose_tile(const twk_conv_args &a, const Choice &c) {
+    if (a.tile != TWK_TILE_AUTO) return a.tile;
+    if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
+    if (a.out_channels <= 16) return TWK_TILE_16X128;
+    if (!c.wide_x || !c.wide_dy || a.out_channels <= 64 || c.size.k <= 64) return TWK_TILE_64X64;
+    // The large tile where it gives a block to nine processors of ten with the pixels in parts of
+    // eight tiles.
+    const int64_t blocks = ceil_div(a.out_channels, 128) * ceil_div<int64_t>(c.size.k, 128);
+    const int64_t parts = larger(1, c.tiles / 8);
+    return 10 * blocks * parts >= 9 * (int64_t)device_limits().processors ? TWK_TILE_128X128
+                                                                          : TWK_TILE_64X64;
+}
+
+// False where the sizes do not fit.
+bool choose(const twk_conv_args &a, Choice *c) {
+    if (!is_format(a.format) || !sizes_fit(a, &c->size) || !indices_fit(a, &c->size)) return false;
+    // Steps from pixel to pixel are added to places in the image before they are wrapped around.
+    if (c->size.out_h > 0x1fffffff / a.stride || c->size.out_w > 0x1fffffff / a.stride)
+        return false;
+    const int per = 16 / (int)format_bytes(a.format);
+    c->wide_x =
+        a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) && aligned_16(a.x2);
+    c->wide_dy = a.out_channels % per == 0 && aligned_16(a.dy);
+    c->tiles = (int)ceil_div<int64_t>(c->size.rows, tile_row_bytes / (int)format_bytes(a.format));
+    c->tile = choose_tile(a, *c);
+    c->bm = c->tile == TWK_TILE_64X64 ? 64 : c->tile == TWK_TILE_16X128 ? 16 : 128;
+    c->bn = c->tile == TWK_TILE_64X64 || c->tile == TWK_TILE_128X64 ? 64 : 128;
+    const int64_t blocks = ceil_div(a.out_channels, c->bm) * ceil_div<int64_t>(c->size.k, c->bn);
+    const int resident = c->tile == TWK_TILE_128X128 ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
+    c->splits = a.splits > 0 ? smaller(smaller(a.splits, c->tiles), 65535)
+                             : choose_parts(blocks, resident, c->tiles, a.out_channels * c->size.k);
+    c->splits = ceil_div(c->tiles, ceil_div(c->tiles, c->splits)); // none is empty
+    return true;
+}
+
+// Elements of the slices, and behind them of the bias's.
+int64_t slice_elements(const twk_conv_args &a, const Choice &c) {
+    return c.splits == 1 ? 0 : c.splits * a.out_channels * c.size.k;
+}
+int bias_parts(const Choice &c) {
+    return c.splits * (int)ceil_div<int64_t>(c.size.k, c.bn);
+}
+size_t workspace_of(const twk_conv_args &a, const Choice &c) {
+    const int64_t bias = a.dbias ? (int64_t)bias_parts(c) * a.out_channels : 0;
+    return (size_t)(slice_elements(a, c) + bias) * sizeof(float);
+}
+
+ConvInput input_of(const twk_conv_args &a, const Choice &c) {
+    ConvInput in = {};
+    in.x = a.x;
+    in.x2 = a.x2;
+    in.h = (int)a.h;
+    in.w = (int)a.w;
+    in.up = a.upsample ? 1 : 0;
+    in.channels1 = a.channels;
+    in.channels = a.channels + a.channels2;
+    in.out_h = (int)c.size.out_h;
+    in.out_w = (int)c.size.out_w;
+    in.rows = (int)c.size.rows;
+    in.out_channels = a.out_channels;
+    in.kernel_h = a.kernel_h;
+    in.kernel_w = a.kernel_w;
+    in.stride = a.stride;
+    in.pad_top = a.pad_top;
+    in.pad_left = a.pad_left;
+    in.k = (int)c.size.k;
+    in.tiles = c.tiles;
+    in.tiles_a_split = ceil_div(c.tiles, c.splits);
+    return in;
+}
+
+WeightGradient gradient_of(const twk_conv_args &a, const Choice &c, int pass) {
+    WeightGradient g;
+    g.conv = input_of(a, c);
+    g.dy = a.dy;
+    g.wide_x = c.wide_x;
+    g.wide_dy = c.wide_dy;
+    g.batch = (int)a.batch;
+    const int out_h = g.conv.out_h, out_w = g.conv.out_w;
+    g.pass_samples = pass / out_w / out_h;
+    g.pass_y = pass / out_w % out_h * a.stride;
+    g.pass_x = pass % out_w * a.stride;
+    g.end_y = out_h * a.stride;
+    g.end_x = out_w * a.stride;
+    g.rows = a.out_channels;
+    g.columns = g.conv.k;
+    g.dweight = a.dweight;
+    float *const workspace = static_cast<float *>(a.workspace);
+    g.slices = c.splits > 1 ? workspace : nullptr;
+    g.bias_slices = a.dbias ? workspace + slice_elements(a, c) : nullptr;
+    g.scale = a.scale == 0.0f ? 1.0f : a.scale;
+    return g;
+}
+
+template <typename TILE, bool WIDE>
+twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
+    LaunchConfig config;
+    const Product product = {a.out_channels, 1, c.size.k, c.size.rows, WIDE};
+    const twk_status status = tiled_config<TILE>(product, c.splits, stream, &config);
+    if (status != TWK_OK) return status;
+    const int pass = ColumnSlot<typename TILE::Storage, TILE::bn>::pass;
+    const WeightGradient g = gradient_of(a, c, pass);
+    const twk_status launched = TW_LAUNCH((weight_gradient_kernel<TILE, WIDE>), config, g);
+    if (launched != TWK_OK || (!g.slices && !g.bias_slices)) return launched;
+    SliceSum weights = {a.dweight, g.slices, (int64_t)g.rows * g.columns, 0, c.splits};
+    SliceSum bias = {a.dbias, g.bias_slices, g.rows, 0, bias_parts(c)};
+    if (!g.slices) weights.elements = 0;
+    if (!g.bias_slices) bias.elements = 0;
+    return add_slices(weights, bias, g.scale, 1, stream);
+}
+
+template <typename MATH>
+twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream stream) {
+    const bool wide = c.wide_x && c.wide_dy;
+    if (c.tile == TWK_TILE_64X64)
+        return wide ? launch<Tile64x64<MATH>, true>(a, c, stream)
+                    : launch<Tile64x64<MATH>, false>(a, c, stream);
+    if (c.tile == TWK_TILE_16X128) return launch<Tile16x128<MATH>, false>(a, c, stream);
+    if (c.tile == TWK_TILE_128X128 && wide) return launch<Tile128x128<MATH>, true>(a, c, stream);
+    return fail(TWK_UNSUPPORTED, "convolution weight gradient: not with this tile");
+}
+
+twk_status launch_plain(const twk_conv_args &a, const Choice &c, twk_stream stream) {
+    if (c.tile != TWK_TILE_128X64)
+        return fail(TWK_UNSUPPORTED, "convolution weight gradient: not with this tile");
+    return c.wide_x && c.wide_dy ? launch<TilePlain, true>(a, c, stream)
+                                 : launch<TilePlain, false>(a, c, stream);
+}
+
+} // namespace
+} // namespace tw
+
+using namespace tw;
+
+extern "C" size_t twk_conv_weight_gradient_workspace(const twk_conv_args *args) {
+    Choice c;
+    return args && choose(*args, &c) ? workspace_of(*args, c) : 0;
+}
+
+extern "C" twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_stream stream) {
+    TW_REQUIRE(args, "convolution weight gradient: no arguments");
+    const twk_conv_args &a = *args;
+    Choice c = {};
+    TW_REQUIRE(is_format(a.format), "convolution weight gradient: format: expected fp32, bf16 or "
+                                    "fp16");
+    TW_REQUIRE(!a.tf32 || a.format == TWK_F32,
+               "convolution weight gradient: tf32 is a way to multiply fp32");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_16X128, "convolution weight gradient: unknown tile");
+    TW_REQUIRE(sizes_fit(a, &c.size),
+               "convolution weight gradient: sizes, strides and padding leave no output");
+    if (!choose(a, &c))
+        return fail(TWK_UNSUPPORTED, "convolution weight gradient: more than 2^30 pixels or taps");
+    TW_REQUIRE(!a.silu, "convolution weight gradient: none through the activation");
+    TW_REQUIRE(a.x && a.dy && a.dweight, "convolution weight gradient: needs x, dy and dweight");
+    TW_REQUIRE((a.channels2 > 0) == (a.x2 != nullptr),
+               "convolution weight gradient: x2 and channels2 come together");
+    const size_t needed = workspace_of(a, c);
+    TW_REQUIRE(!needed || (a.workspace && a.workspace_bytes >= needed),
+               "convolution weight gradient: needs more workspace");
+    if (a.format == TWK_F32)
+        return a.tf32 ? launch_tensor<tf32>(a, c, stream) : launch_plain(a, c, stream);
+    return a.format == TWK_BF16 ? launch_tensor<bf16>(a, c, stream)
+                                : launch_tensor<f16>(a, c, stream);
+}

@@ -1,0 +1,362 @@
+// The convolution's weight and bias gradients against a plain double sum over pixels.
+#include "conv_reference.h"
+
+#include <algorithm>
+
+using namespace tst;
+
+namespace {
+
+class ConvWeightTest : public KernelTest {};
+
+// What a term comes from: a line of the output (of all samples, one after the other) and a tap.
+using Taken = std::function<bool(int64_t line, int tap)>;
+
+class WeightGradient {
+  public:
+    explicit WeightGradient(const ConvCase &shape) : conv(shape), z(shape), a(conv.a) {
+        dy = random_tensor(a.format, z.n * conv.oh * conv.ow * z.o, 2, z.shift);
+        if (z.math == Math::tf32) {
+            std::vector<double> rounded = dy.v;
+            for (double &v : rounded) v = tf32_of(v);
+            dy.write(rounded);
+        }
+        dweight = random_tensor(TWK_F32, (int64_t)conv.weight.v.size());
+        dbias = random_tensor(TWK_F32, z.o);
+        a.y = nullptr; // neither read nor written
+        a.weight = nullptr;
+        a.dy = dy.data();
+        a.dweight = dweight.f32();
+        if (z.bias) a.dbias = dbias.f32();
+        a.bias = nullptr;
+        workspace = Buffer(twk_conv_weight_gradient_workspace(&a));
+        a.workspace = workspace.data();
+        a.workspace_bytes = workspace.size();
+    }
+
+    void launch() { LAUNCH_OK(twk_conv_weight_gradient(&a, nullptr)); }
+
+    std::vector<Expected> expected(const Taken &taken = [](int64_t, int) { return true; }) const {
+        const int channels = z.c + z.c2, taps = z.kh * z.kw, up = z.upsample ? 2 : 1;
+        const double scale = z.scale == 0 ? 1 : (double)z.scale;
+        std::vector<Expected> want(dweight.v.size());
+        for (size_t i = 0; i < want.size(); i++) want[i].add(dweight.v[i]);
+        for (int64_t p = 0; p < z.n * conv.oh * conv.ow; p++) {
+            const int64_t line = p / conv.ow, n = line / conv.oh;
+            for (int tap = 0; tap < taps; tap++) {
+                const int64_t y = line % conv.oh * z.stride - z.pad.top + tap / z.kw;
+                const int64_t x = p % conv.ow * z.stride - z.pad.left + tap % z.kw;
+                if (y < 0 || x < 0 || y >= z.h * up || x >= z.w * up || !taken(line, tap)) continue;
+                const int64_t pixel = (n * z.h + y / up) * z.w + x / up;
+                for (int o = 0; o < z.o; o++) {
+                    const double d = scale * dy.v[(size_t)(p * z.o + o)];
+                    Expected *const row = &want[(size_t)((o * taps + tap) * channels)];
+                    for (int k = 0; k < z.c; k++)
+                        row[k].add(d * conv.x.v[(size_t)(pixel * z.c + k)]);
+                    for (int k = 0; k < z.c2; k++)
+                        row[z.c + k].add(d * conv.x2.v[(size_t)(pixel * z.c2 + k)]);
+                }
+            }
+        }
+        return want;
+    }
+
+    std::vector<Expected> expected_bias(int64_t without = -1) const {
+        const double scale = z.scale == 0 ? 1 : (double)z.scale;
+        std::vector<Expected> want((size_t)z.o);
+        for (int o = 0; o < z.o; o++) want[(size_t)o].add(dbias.v[(size_t)o]);
+        for (size_t i = 0; i < dy.v.size(); i++)
+            if ((int64_t)i / z.o != without) want[i % (size_t)z.o].add(scale * dy.v[i]);
+        return want;
+    }
+
+    Conv conv;
+    ConvCase z;
+    twk_conv_args a;
+    Tensor dy, dweight, dbias;
+    Buffer workspace;
+};
+
+void expect_right(const ConvCase &z) {
+    WeightGradient g(z);
+    g.launch();
+    if (::testing::Test::HasFatalFailure()) return;
+    expect_close(g.dweight.read(), g.expected(), TWK_F32, 8, str(z));
+    if (z.bias)
+        expect_close(g.dbias.read(), g.expected_bias(), TWK_F32, 8, "bias of " + str(z));
+    else
+        EXPECT_EQ(g.dbias.read(), g.dbias.v);
+}
+
+// The arithmetics. Races depend on indices alone, and two of them have all of these.
+#ifdef TW_EMU_TSAN
+constexpr Math every_math[] = {Math::fp32, Math::bf16};
+#else
+constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
+#endif
+
+void expect_right_everywhere(ConvCase z) {
+    for (Math math : every_math) {
+        z.math = math;
+        expect_right(z);
+    }
+}
+
+ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
+    ConvCase z;
+    z.n = n;
+    z.h = h;
+    z.w = w;
+    z.c = c;
+    z.o = o;
+    z.kh = z.kw = kernel;
+    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    z.bias = true;
+    return z;
+}
+
+TEST_F(ConvWeightTest, OddSizesAndChannels) {
+    expect_right_everywhere(shape(1, 1, 1, 1, 1, 1));
+    expect_right_everywhere(shape(70, 1, 1, 4, 20)); // samples alone, above a tile's pixels
+    expect_right_everywhere(shape(3, 7, 5, 3, 5));
+    expect_right_everywhere(shape(2, 7, 5, 33, 34, 1));
+    expect_right_everywhere(shape(5, 4, 4, 1, 3));
+    expect_right_everywhere(shape(1, 9, 11, 5, 8, 5));
+    expect_right_everywhere(shape(1, 3, 40, 32, 96)); // a line longer than a tile
+}
+
+TEST_F(ConvWeightTest, PicturesInAndOut) {
+    expect_right_everywhere(shape(1, 8, 9, 3, 128));
+    expect_right_everywhere(shape(2, 8, 9, 128, 3));
+}
+
+TEST_F(ConvWeightTest, WidthsOfTheNetworks) {
+    for (int64_t n : {1, 5}) expect_right_everywhere(shape(n, 4, 4, 128, 128));
+    ConvCase z = shape(1, 4, 4, 256, 256);
+    z.math = Math::bf16;
+    expect_right(z);
+    z = shape(2, 2, 2, 512, 256);
+    z.math = Math::bf16;
+    expect_right(z);
+    z = shape(3, 5, 7, 384, 256, 1);
+    z.math = Math::f16;
+    expect_right(z);
+}
+
+TEST_F(ConvWeightTest, EveryTile) {
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128}) {
+        ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction
+        z.tile = tile;
+        for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
+            z.math = math;
+            expect_right(z);
+        }
+    }
+}
+
+TEST_F(ConvWeightTest, KernelsStridesAndPadding) {
+    ConvCase z = shape(2, 9, 8, 16, 32);
+    z.stride = 2;
+    expect_right_everywhere(z); // one pixel on every side
+    z.pad = {0, 0, 1, 1};       // below and right only
+    expect_right_everywhere(z);
+    z.pad = {2, 1, 0, 3};
+    z.kh = 5;
+    z.kw = 2;
+    expect_right_everywhere(z);
+    z = shape(2, 9, 8, 16, 32, 1);
+    z.stride = 3;
+    expect_right_everywhere(z);
+    z = shape(1, 2, 3, 8, 8); // padding wider than the image
+    z.pad = {4, 5, 6, 3};
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvWeightTest, TwoTensorsAndUpsampling) {
+    ConvCase z = shape(2, 5, 6, 16, 24);
+    z.c2 = 40;
+    expect_right_everywhere(z);
+    z.c = 3; // the border between the tensors lies inside a chunk
+    z.c2 = 6;
+    expect_right_everywhere(z);
+    z = shape(2, 3, 5, 16, 24);
+    z.upsample = true;
+    expect_right_everywhere(z);
+    z.c2 = 8;
+    z.stride = 2;
+    z.pad = {1, 0, 2, 1};
+    expect_right_everywhere(z);
+    z.c2 = 0;
+    z.c = 5;
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvWeightTest, ScaleAlignmentAndNoBias) {
+    ConvCase z = shape(3, 5, 4, 16, 32);
+    z.scale = 0.7f;
+    expect_right_everywhere(z);
+    z.bias = false;
+    expect_right_everywhere(z);
+    z.splits = 1; // added without a workspace
+    expect_right_everywhere(z);
+    z.bias = true;
+    z.shift = 1; // no tensor starts at a multiple of 16 bytes
+    expect_right_everywhere(z);
+}
+
+TEST_F(ConvWeightTest, SplitSums) {
+    for (int splits : {1, 2, 5, 100}) { // more parts than tiles are as many as tiles
+        ConvCase z = shape(2, 9, 8, 24, 40);
+        z.splits = splits;
+        expect_right_everywhere(z);
+    }
+}
+
+TEST_F(ConvWeightTest, EqualToTheBitAndAddedTo) {
+    for (int splits : {1, 4, 0}) {
+        ConvCase z = shape(2, 6, 8, 40, 72);
+        z.math = Math::bf16;
+        z.splits = splits;
+        WeightGradient g(z);
+        const std::vector<double> none(g.dweight.v.size(), 0.0), no_bias((size_t)z.o, 0.0);
+        const auto run = [&] {
+            g.workspace.poison();
+            g.launch();
+            std::vector<double> all = g.dweight.read(), bias = g.dbias.read();
+            all.insert(all.end(), bias.begin(), bias.end());
+            return all;
+        };
+        g.dweight.write(none);
+        g.dbias.write(no_bias);
+        const std::vector<double> once = run();
+        g.dweight.write(none);
+        g.dbias.write(no_bias);
+        EXPECT_EQ(run(), once);
+        std::vector<double> doubled = once;
+        for (double &v : doubled) v *= 2;
+        EXPECT_EQ(run(), doubled);
+    }
+}
+
+// A mistake in one line of pixels or one tap is larger than the bound.
+TEST_F(ConvWeightTest, PlantedMistakesAreSeen) {
+    for (Math math : every_math) {
+        ConvCase z = shape(2, 5, 6, 16, 24);
+        z.c2 = 8;
+        z.math = math;
+        z.splits = 2;
+        WeightGradient g(z);
+        g.launch();
+        const std::vector<double> got = g.dweight.read();
+        EXPECT_EQ(count_bad(got, g.expected(), TWK_F32, 8), 0);
+        const int64_t half = (int64_t)got.size() / 2;
+        for (int64_t line = 0; line < 10; line++)
+            EXPECT_GT(
+                count_bad(got, g.expected([&](int64_t l, int) { return l != line; }), TWK_F32, 8),
+                half)
+                << "line " << line << " may be dropped";
+        for (int tap = 0; tap < 9; tap++)
+            EXPECT_GT(count_bad(got,
+                                g.expected([&](int64_t l, int t) { return l != 2 || t != tap; }),
+                                TWK_F32, 8),
+                      half / 9)
+                << "tap " << tap << " may be dropped in one line";
+        std::vector<Expected> moved = g.expected();
+        std::rotate(moved.begin(), moved.begin() + 1, moved.end());
+        EXPECT_GT(count_bad(got, moved, TWK_F32, 8), half);
+        const std::vector<double> bias = g.dbias.read();
+        EXPECT_EQ(count_bad(bias, g.expected_bias(), TWK_F32, 8), 0);
+        for (int64_t pixel : {0, 31, 32, 59})
+            EXPECT_GT(count_bad(bias, g.expected_bias(pixel), TWK_F32, 8), z.o / 2) << pixel;
+    }
+}
+
+TEST_F(ConvWeightTest, ChoicesAndErrors) {
+    ConvCase z = shape(1, 8, 8, 64, 64);
+    z.math = Math::bf16;
+    z.splits = 2;
+    WeightGradient g(z);
+    const auto with = [&](const std::function<void(twk_conv_args &)> &change) {
+        twk_conv_args a = g.a;
+        change(a);
+        return twk_conv_weight_gradient(&a, nullptr);
+    };
+    // Two slices, and the bias's from nine tiles in two parts each.
+    EXPECT_EQ(g.workspace.size(), 2u * 64 * 576 * 4 + 2u * 9 * 64 * 4);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.workspace_bytes--; }), TWK_BAD_ARGUMENT);
+    EXPECT_NE(std::string(twk_error_text()).find("weight gradient"), std::string::npos);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.kernel_h = 100; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.tf32 = 1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.silu = 1; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.channels2 = 8; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.dy = nullptr; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.dweight = nullptr; }), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.tile = TWK_TILE_128X64; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.tile = TWK_TILE_128X16; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.batch = int64_t(1) << 40; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(twk_conv_weight_gradient(nullptr, nullptr), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(g.dweight.read(), g.dweight.v) << "a refused call wrote";
+#ifdef TW_EMULATOR
+    const size_t limit = tw::emu::shared_limit();
+    tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128})
+        EXPECT_EQ(with([&](twk_conv_args &a) { a.tile = tile; }), TWK_OK) << twk_error_text();
+    tw::emu::set_shared_limit(8 * 1024);
+    EXPECT_EQ(with([](twk_conv_args &) {}), TWK_UNSUPPORTED);
+    tw::emu::set_shared_limit(limit);
+#endif
+}
+
+#ifdef TW_EMULATOR
+// Elements past 2^32, of which the last part of the sum is looked at.
+TEST_F(ConvWeightTest, LargeTensors) {
+    const int64_t pixels = int64_t(1) << 26;
+    const int channels = 64, splits = 65535, tiles = (int)(pixels / 32), each = tiles / splits + 1;
+    const int64_t last_part = (tiles - 1) / each, first_pixel = last_part * each * 32;
+    const int64_t count = pixels - first_pixel;
+    Hollow x((size_t)(pixels * channels) * 2), dy((size_t)(pixels * channels) * 2);
+    Hollow workspace((size_t)splits * channels * (channels + 1) * 4);
+    Tensor dweight(TWK_F32, std::vector<double>((size_t)(channels * channels), 0.0));
+    Tensor dbias(TWK_F32, std::vector<double>((size_t)channels, 0.0));
+    twk_conv_args a = {};
+    a.batch = 64;
+    a.h = 1024;
+    a.w = 1024;
+    a.channels = a.out_channels = channels;
+    a.kernel_h = a.kernel_w = a.stride = 1;
+    a.format = TWK_BF16;
+    a.tile = TWK_TILE_64X64;
+    a.splits = splits;
+    a.x = x.data;
+    a.dy = dy.data;
+    a.dweight = dweight.f32();
+    a.dbias = dbias.f32();
+    a.workspace = workspace.data;
+    a.workspace_bytes = twk_conv_weight_gradient_workspace(&a);
+    Tensor last_x = random_tensor(TWK_BF16, count * channels);
+    Tensor last_dy = random_tensor(TWK_BF16, count * channels);
+    last_x.buffer.download(x.data + first_pixel * channels * 2);
+    last_dy.buffer.download(dy.data + first_pixel * channels * 2);
+    // The second kernel has fewer blocks than the filter begins at: the slice is looked at.
+    tw::emu::set_block_filter((uint64_t)last_part, 1);
+    const twk_status status = twk_conv_weight_gradient(&a, nullptr);
+    tw::emu::set_block_filter(0, 0);
+    ASSERT_EQ(status, TWK_OK) << twk_error_text();
+    Tensor got(TWK_F32, channels * channels), bias(TWK_F32, channels);
+    const int64_t weights = channels * channels;
+    got.buffer.upload(workspace.data + last_part * weights * 4);
+    bias.buffer.upload(workspace.data + ((last_part + 1) * weights + last_part * channels) * 4);
+    std::vector<Expected> want((size_t)weights), want_bias((size_t)channels);
+    for (int64_t p = 0; p < count; p++)
+        for (int o = 0; o < channels; o++) {
+            const double d = last_dy.v[(size_t)(p * channels + o)];
+            want_bias[(size_t)o].add(d);
+            for (int k = 0; k < channels; k++)
+                want[(size_t)(o * channels + k)].add(d * last_x.v[(size_t)(p * channels + k)]);
+        }
+    expect_close(got.read(), want, TWK_F32, 8, "the last part");
+    expect_close(bias.read(), want_bias, TWK_F32, 8, "the last part of the bias");
+}
+#endif
+
+} // namespace
