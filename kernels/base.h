@@ -46,7 +46,8 @@ typedef enum twk_tile {
     TWK_TILE_64X64 = 2,
     TWK_TILE_128X16 = 3,
     TWK_TILE_128X64 = 4, /* exact fp32, which has no other */
-    TWK_TILE_16X128 = 5, /* weights' gradients of few output channels */
+    TWK_TILE_16X128 = 5, /* weights' gradients alone: of few output channels, */
+    TWK_TILE_128X32 = 6, /* of few input channels */
 } twk_tile;
 
 #ifdef __cplusplus

@@ -66,7 +66,9 @@ size_t twk_conv_input_gradient_workspace(const twk_conv_args *args);
 twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_stream stream);
 
 /* dweight += scale sum over pixels of dy x, and dbias += scale sum of dy, from one read of dy (for
- * dbias alone there is twk_column_sums). `splits` are parts of the sum over pixels here. */
+ * dbias alone there is twk_column_sums). weight is not read, fold makes no difference, and `splits`
+ * are parts of the sum over pixels. The workspace depends on whether dbias is wanted and on how x,
+ * x2 and dy are aligned. */
 size_t twk_conv_weight_gradient_workspace(const twk_conv_args *args);
 twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_stream stream);
 

@@ -3,59 +3,88 @@
 #include "conv_weight_gradient.cuh"
 #include "slices.cuh"
 
+#include <utility>
+
 namespace tw {
 namespace {
 
 template <typename MATH> using Tile16x128 = Tile<MATH, 16, 128, 1, 4>; // 16 x 32 a warp
+template <typename MATH> using Tile128x32 = Tile<MATH, 128, 32, 4, 4>; // 32 x 32 a warp
 
-// Work: a block of four warps owns a tile of BM output channels by BN weights of each (one tap or
-// several, and their input channels) and a part of the batch's pixels; the blocks beside it read
-// the same dy and, a pixel or a line away, the same x, which L2 gives them. A thread copies one
-// chunk of 16 bytes of every 8th pixel (at 128 x 128) three tiles ahead, the same tap and channels
+// Work: a block of four warps owns a tile of BM channels of A by BN columns of B (one tap or
+// several, and their channels) and a part of the batch's pixels; the blocks beside it read the same
+// A and, a pixel or a line away, the same image, which L2 gives them. A thread copies one chunk of
+// 16 bytes of every 8th pixel (at 128 x 128) three tiles ahead, the same tap and channels
 // throughout. Limit: the tensor cores through mma.sync at 128 x 128; 16 KB from L2 for 2^20 FLOPs
-// (5 TB/s at 40 % of the reference's tensor rate) are the next; then the slices, 8 bytes a weight
-// and part, which two blocks a processor keep below a tenth; shared memory at 64 x 64, latency of
-// the gathering loads where channels are unaligned, the fp32 units in exact fp32.
-template <typename TILE, bool WIDE>
+// (5 TB/s at 40 % of the reference's tensor rate) and 8 bytes a weight and part for the slices are
+// the next; shared memory at 64 x 64, the gathering of single elements at 128 x 32, which device
+// memory should bind, the fp32 units in exact fp32.
+template <typename TILE, bool WIDE, bool TURNED>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     weight_gradient_kernel(const WeightGradient g) {
     TW_SHARED(arena);
     unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(g.columns, TILE::bn), tile = (int)blockIdx.x % across;
-    const int row0 = (int)blockIdx.x / across * TILE::bm, column0 = tile * TILE::bn;
+    const int across = ceil_div(g.columns, TILE::bn);
+    const int row0 = (int)blockIdx.x / across * TILE::bm;
+    const int column0 = (int)blockIdx.x % across * TILE::bn;
     const int split = (int)blockIdx.y, first = split * g.conv.tiles_a_split;
-    GradientColumns<TILE, WIDE> a(g, row0, first);
+    PlainColumns<TILE, WIDE> a(g, row0, first);
     ImageColumns<TILE, WIDE> b(g, column0, first);
-    GradientSums<TILE> sums(g, tile, across);
+    GradientSums<TILE, TURNED> sums(g, row0, column0);
     float *const d = multiply_rows<TILE, Form::columns, Form::columns>(
         memory, a, b, smaller(g.conv.tiles_a_split, g.conv.tiles - first), sums);
-    if (g.slices)
+    if constexpr (TURNED)
+        leave_turned<TILE>(g, d, row0, column0, split);
+    else if (g.slices)
         leave_slice<TILE::bm, TILE::bn, TILE::ld>(g, d, row0, column0, split);
     else
         add_tile<TILE::bm, TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, row0,
                                                column0);
-    sums.leave(g, d, row0, split * across + tile);
+    sums.leave(g, d, split);
 }
 
 // What a call is going to do; depends on the arguments and the number of processors.
 struct Choice {
     ConvSizes size;
     twk_tile tile;
+    bool turned, wide_x, wide_dy;
+    int64_t rows, columns, pixels; // of the product; pixels are K
     int bm, bn, splits, tiles;
-    bool wide_x, wide_dy;
 };
+
+// Where output channels are few and a tap sees all of dy, every pixel under itself.
+bool may_turn(const twk_conv_args &a, const Choice &c) {
+    return a.tile == TWK_TILE_AUTO && c.wide_x && a.channels >= 64 && !a.channels2 && !a.upsample &&
+           a.stride == 1 && a.out_channels <= 8 && c.size.k / a.channels * a.out_channels <= 64 &&
+           a.pad_top < a.kernel_h && a.pad_left < a.kernel_w && c.size.out_h <= a.h &&
+           c.size.out_w <= a.w;
+}
 
 twk_tile choose_tile(const twk_conv_args &a, const Choice &c) {
     if (a.tile != TWK_TILE_AUTO) return a.tile;
     if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
-    if (a.out_channels <= 16) return TWK_TILE_16X128;
-    if (!c.wide_x || !c.wide_dy || a.out_channels <= 64 || c.size.k <= 64) return TWK_TILE_64X64;
+    if (c.turned) return TWK_TILE_128X32;
+    if (c.rows <= 16) return TWK_TILE_16X128;
+    // Gathered one by one, elements should serve as many rows as possible.
+    if (!c.wide_x && c.wide_dy && c.rows > 64) return TWK_TILE_128X32;
+    if (!c.wide_x || !c.wide_dy || c.rows <= 64 || c.columns <= 64) return TWK_TILE_64X64;
     // The large tile where it gives a block to nine processors of ten with the pixels in parts of
     // eight tiles.
-    const int64_t blocks = ceil_div(a.out_channels, 128) * ceil_div<int64_t>(c.size.k, 128);
+    const int64_t blocks = ceil_div<int64_t>(c.rows, 128) * ceil_div<int64_t>(c.columns, 128);
     const int64_t parts = larger(1, c.tiles / 8);
     return 10 * blocks * parts >= 9 * (int64_t)device_limits().processors ? TWK_TILE_128X128
                                                                           : TWK_TILE_64X64;
+}
+
+void choose_sizes(twk_tile tile, Choice *c) {
+    c->bm = tile == TWK_TILE_64X64 ? 64 : tile == TWK_TILE_16X128 ? 16 : 128;
+    c->bn = tile == TWK_TILE_64X64 || tile == TWK_TILE_128X64 ? 64
+            : tile == TWK_TILE_128X32                         ? 32
+                                                              : 128;
+}
+
+int64_t bias_parts(const Choice &c) {
+    return c.splits * (c.turned ? 1 : ceil_div<int64_t>(c.columns, c.bn));
 }
 
 // False where the sizes do not fit.
@@ -68,28 +97,28 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->wide_x =
         a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) && aligned_16(a.x2);
     c->wide_dy = a.out_channels % per == 0 && aligned_16(a.dy);
-    c->tiles = (int)ceil_div<int64_t>(c->size.rows, tile_row_bytes / (int)format_bytes(a.format));
+    c->turned = may_turn(a, *c);
+    c->rows = c->turned ? a.channels : a.out_channels;
+    c->columns = c->turned ? c->size.k / a.channels * a.out_channels : c->size.k;
+    c->pixels = c->turned ? a.batch * a.h * a.w : c->size.rows;
+    c->tiles = (int)ceil_div<int64_t>(c->pixels, tile_row_bytes / (int)format_bytes(a.format));
     c->tile = choose_tile(a, *c);
-    c->bm = c->tile == TWK_TILE_64X64 ? 64 : c->tile == TWK_TILE_16X128 ? 16 : 128;
-    c->bn = c->tile == TWK_TILE_64X64 || c->tile == TWK_TILE_128X64 ? 64 : 128;
-    const int64_t blocks = ceil_div(a.out_channels, c->bm) * ceil_div<int64_t>(c->size.k, c->bn);
+    choose_sizes(c->tile, c);
+    const int64_t blocks = ceil_div<int64_t>(c->rows, c->bm) * ceil_div<int64_t>(c->columns, c->bn);
     const int resident = c->tile == TWK_TILE_128X128 ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
     c->splits = a.splits > 0 ? smaller(smaller(a.splits, c->tiles), 65535)
-                             : choose_parts(blocks, resident, c->tiles, a.out_channels * c->size.k);
+                             : choose_parts(blocks, resident, c->tiles, c->rows * c->columns);
     c->splits = ceil_div(c->tiles, ceil_div(c->tiles, c->splits)); // none is empty
-    return true;
+    return c->rows * c->columns < (int64_t)1 << 40 && bias_parts(*c) < 0x7fffffff;
 }
 
 // Elements of the slices, and behind them of the bias's.
-int64_t slice_elements(const twk_conv_args &a, const Choice &c) {
-    return c.splits == 1 ? 0 : c.splits * a.out_channels * c.size.k;
-}
-int bias_parts(const Choice &c) {
-    return c.splits * (int)ceil_div<int64_t>(c.size.k, c.bn);
+int64_t slice_elements(const Choice &c) {
+    return c.splits == 1 ? 0 : c.splits * c.rows * c.columns;
 }
 size_t workspace_of(const twk_conv_args &a, const Choice &c) {
-    const int64_t bias = a.dbias ? (int64_t)bias_parts(c) * a.out_channels : 0;
-    return (size_t)(slice_elements(a, c) + bias) * sizeof(float);
+    const int64_t bias = a.dbias ? bias_parts(c) * a.out_channels : 0;
+    return (size_t)(slice_elements(c) + bias) * sizeof(float);
 }
 
 ConvInput input_of(const twk_conv_args &a, const Choice &c) {
@@ -113,15 +142,24 @@ ConvInput input_of(const twk_conv_args &a, const Choice &c) {
     in.k = (int)c.size.k;
     in.tiles = c.tiles;
     in.tiles_a_split = ceil_div(c.tiles, c.splits);
+    if (!c.turned) return in;
+    in.x = a.dy;
+    in.channels1 = in.channels = a.out_channels;
+    std::swap(in.h, in.out_h);
+    std::swap(in.w, in.out_w);
+    in.rows = (int)c.pixels;
+    in.pad_top = a.kernel_h - 1 - a.pad_top;
+    in.pad_left = a.kernel_w - 1 - a.pad_left;
+    in.k = (int)c.columns;
     return in;
 }
 
 WeightGradient gradient_of(const twk_conv_args &a, const Choice &c, int pass) {
     WeightGradient g;
     g.conv = input_of(a, c);
-    g.dy = a.dy;
-    g.wide_x = c.wide_x;
-    g.wide_dy = c.wide_dy;
+    g.plain = c.turned ? a.x : a.dy;
+    g.wide_image = c.turned ? c.wide_dy : c.wide_x;
+    g.wide_plain = c.turned ? c.wide_x : c.wide_dy;
     g.batch = (int)a.batch;
     const int out_h = g.conv.out_h, out_w = g.conv.out_w;
     g.pass_samples = pass / out_w / out_h;
@@ -129,28 +167,29 @@ WeightGradient gradient_of(const twk_conv_args &a, const Choice &c, int pass) {
     g.pass_x = pass % out_w * a.stride;
     g.end_y = out_h * a.stride;
     g.end_x = out_w * a.stride;
-    g.rows = a.out_channels;
-    g.columns = g.conv.k;
+    g.rows = (int)c.rows;
+    g.columns = (int)c.columns;
+    g.bias_column = c.turned ? (g.conv.pad_top * a.kernel_w + g.conv.pad_left) * a.out_channels : 0;
     g.dweight = a.dweight;
     float *const workspace = static_cast<float *>(a.workspace);
     g.slices = c.splits > 1 ? workspace : nullptr;
-    g.bias_slices = a.dbias ? workspace + slice_elements(a, c) : nullptr;
+    g.bias_slices = a.dbias ? workspace + slice_elements(c) : nullptr;
     g.scale = a.scale == 0.0f ? 1.0f : a.scale;
     return g;
 }
 
-template <typename TILE, bool WIDE>
+template <typename TILE, bool WIDE, bool TURNED = false>
 twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     LaunchConfig config;
-    const Product product = {a.out_channels, 1, c.size.k, c.size.rows, WIDE};
+    const Product product = {c.rows, 1, c.columns, c.pixels, WIDE};
     const twk_status status = tiled_config<TILE>(product, c.splits, stream, &config);
     if (status != TWK_OK) return status;
     const int pass = ColumnSlot<typename TILE::Storage, TILE::bn>::pass;
     const WeightGradient g = gradient_of(a, c, pass);
-    const twk_status launched = TW_LAUNCH((weight_gradient_kernel<TILE, WIDE>), config, g);
+    const twk_status launched = TW_LAUNCH((weight_gradient_kernel<TILE, WIDE, TURNED>), config, g);
     if (launched != TWK_OK || (!g.slices && !g.bias_slices)) return launched;
-    SliceSum weights = {a.dweight, g.slices, (int64_t)g.rows * g.columns, 0, c.splits};
-    SliceSum bias = {a.dbias, g.bias_slices, g.rows, 0, bias_parts(c)};
+    SliceSum weights = {a.dweight, g.slices, c.rows * c.columns, 0, c.splits};
+    SliceSum bias = {a.dbias, g.bias_slices, a.out_channels, 0, (int)bias_parts(c)};
     if (!g.slices) weights.elements = 0;
     if (!g.bias_slices) bias.elements = 0;
     return add_slices(weights, bias, g.scale, 1, stream);
@@ -159,10 +198,12 @@ twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
 template <typename MATH>
 twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     const bool wide = c.wide_x && c.wide_dy;
+    if (c.turned) return launch<Tile128x32<MATH>, false, true>(a, c, stream);
     if (c.tile == TWK_TILE_64X64)
         return wide ? launch<Tile64x64<MATH>, true>(a, c, stream)
                     : launch<Tile64x64<MATH>, false>(a, c, stream);
     if (c.tile == TWK_TILE_16X128) return launch<Tile16x128<MATH>, false>(a, c, stream);
+    if (c.tile == TWK_TILE_128X32) return launch<Tile128x32<MATH>, false>(a, c, stream);
     if (c.tile == TWK_TILE_128X128 && wide) return launch<Tile128x128<MATH>, true>(a, c, stream);
     return fail(TWK_UNSUPPORTED, "convolution weight gradient: not with this tile");
 }
@@ -170,6 +211,7 @@ twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream str
 twk_status launch_plain(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     if (c.tile != TWK_TILE_128X64)
         return fail(TWK_UNSUPPORTED, "convolution weight gradient: not with this tile");
+    if (c.turned) return launch<TilePlain, false, true>(a, c, stream);
     return c.wide_x && c.wide_dy ? launch<TilePlain, true>(a, c, stream)
                                  : launch<TilePlain, false>(a, c, stream);
 }
@@ -192,7 +234,7 @@ extern "C" twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_st
                                     "fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32,
                "convolution weight gradient: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_16X128, "convolution weight gradient: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X32, "convolution weight gradient: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c.size),
                "convolution weight gradient: sizes, strides and padding leave no output");
     if (!choose(a, &c))

@@ -1,6 +1,11 @@
 // A convolution's weight gradient seen as a matrix product: a row of A is an output channel, a row
 // of B a weight of each of them (a tap and an input channel), and K runs over the output pixels of
 // the batch. Both operands are columns: the channels of one pixel lie side by side.
+//
+// Turned around, for few output channels: a row of A is an input channel, a row of B a tap and an
+// output channel, and K runs over the input's pixels, each of which is read once. dy is then what
+// is seen under the taps, the last first: dweight[o][r][s][c] is the sum over p of
+// x[p][c] dy[p - (r, s) + pad][o].
 #pragma once
 
 #include "conv.cuh"
@@ -8,30 +13,31 @@
 namespace tw {
 
 struct WeightGradient {
-    ConvInput conv; // tiles along K are tiles of pixels
-    const void *dy;
-    int wide_x, wide_dy; // channels come in chunks of 16 aligned bytes, each within one tensor
+    ConvInput conv;    // what B is read from: x, turned dy; tiles along K are tiles of pixels
+    const void *plain; // what A is: dy, turned x
+    int wide_image, wide_plain; // channels come in chunks of 16 aligned bytes, each of one tensor
     int batch;
     // How far a pass of B's copies is in samples, lines and pixels of the output. Lines and pixels
     // are counted in those of the image that is read, `stride` of them each, and so are the
     // output's height and width.
     int pass_samples, pass_y, pass_x, end_y, end_x;
-    int rows, columns; // of dweight: output channels, conv.k
+    int rows, columns; // channels of A; conv.k
     float *dweight, *slices, *bias_slices;
+    int bias_column; // turned: the first column of the tap that sees every pixel of dy
     float scale;
 };
 
-// dy: pixels by output channels, as it lies in memory. WIDE: wide_dy is known to hold.
-template <typename TILE, bool WIDE> class GradientColumns {
+// A: pixels by channels, as they lie in memory. WIDE: wide_plain is known to hold.
+template <typename TILE, bool WIDE> class PlainColumns {
     using T = typename TILE::Storage;
     using Slot = ColumnSlot<T, TILE::bm>;
 
   public:
-    TW_DEVICE GradientColumns(const WeightGradient &g, int row0, int first_tile)
-        : wide_(WIDE || g.wide_dy), channels_(g.rows) {
+    TW_DEVICE PlainColumns(const WeightGradient &g, int row0, int first_tile)
+        : wide_(WIDE || g.wide_plain), channels_(g.rows) {
         const int channel = row0 + slot_.column(), pixel = first_tile * TILE::depth + slot_.row;
         count_ = channels_ - channel;
-        next_ = static_cast<const T *>(g.dy) + (int64_t)pixel * channels_ + channel;
+        next_ = static_cast<const T *>(g.plain) + (int64_t)pixel * channels_ + channel;
         left_ = count_ > 0 && slot_.used() ? g.conv.rows - pixel : 0;
     }
 
@@ -84,7 +90,7 @@ struct ReadPixel {
     }
 };
 
-// The image under every tap: pixels by weights. WIDE: wide_x is known to hold.
+// The image under every tap: pixels by weights. WIDE: wide_image is known to hold.
 template <typename TILE, bool WIDE> class ImageColumns {
     using T = typename TILE::Storage;
     using Slot = ColumnSlot<T, TILE::bn>;
@@ -96,7 +102,7 @@ template <typename TILE, bool WIDE> class ImageColumns {
           pixel_(g.conv, first_tile * TILE::depth + slot_.row) {}
 
     TW_DEVICE void fetch(unsigned char *tile) {
-        if (WIDE || g_.wide_x) {
+        if (WIDE || g_.wide_image) {
 #pragma unroll
             for (int i = 0; i < Slot::passes; i++) {
                 const T *from = nullptr;
@@ -143,50 +149,78 @@ template <typename TILE, bool WIDE> class ImageColumns {
     ReadPixel pixel_;
 };
 
-// Sums of dy over this block's share of its tiles: the blocks that see the same pixels under other
-// taps take turns, so that none is later than the others. A thread adds what it copied itself.
-template <typename TILE> class GradientSums {
+// Sums of dy over pixels. Blocks that see the same pixels under other taps take turns, tile by
+// tile, so that none is later than the others; turned, dy is under one tap of B. A thread adds what
+// it copied itself.
+template <typename TILE, bool TURNED> class GradientSums {
     using T = typename TILE::Storage;
-    using Slot = ColumnSlot<T, TILE::bm>;
+    static constexpr int width = TURNED ? TILE::bn : TILE::bm;
+    static constexpr int offset = TURNED ? TILE::bm * tile_row_bytes : 0;
+    using Slot = ColumnSlot<T, width>;
 
   public:
-    TW_DEVICE GradientSums(const WeightGradient &g, int turn, int turns)
-        : turns_(turns), turn_(g.bias_slices && slot_.used() ? turn : -1) {}
+    TW_DEVICE GradientSums(const WeightGradient &g, int row0, int column0)
+        : channels_(TURNED ? g.conv.out_channels : g.rows),
+          channel0_(TURNED ? column0 - g.bias_column : row0),
+          turn_(TURNED ? 0 : column0 / TILE::bn),
+          turns_(TURNED ? 1 : ceil_div(g.columns, TILE::bn)) {
+        part_ = turn_;
+        wanted_ = g.bias_slices && (!TURNED || row0 == 0) && channel0_ < channels_ &&
+                  channel0_ + width > 0;
+    }
 
     TW_DEVICE void operator()(const unsigned char *tile) {
-        if (turn_ < 0) return;
-        if (turn_--) return;
+        if (!wanted_ || turn_--) return;
         turn_ = turns_ - 1;
+        if (!slot_.used()) return;
 #pragma unroll
         for (int i = 0; i < Slot::passes; i++) {
             float v[per_16<T>];
-            unpack(*reinterpret_cast<const Bytes16 *>(tile + slot_.offset(i)), v, T{});
+            unpack(*reinterpret_cast<const Bytes16 *>(tile + offset + slot_.offset(i)), v, T{});
 #pragma unroll
             for (int e = 0; e < per_16<T>; e++) sum_[e] += v[e];
         }
     }
 
-    // Leaves the block's sums; `memory` is free for [pass][bm] floats.
-    TW_DEVICE void leave(const WeightGradient &g, float *memory, int row0, int slice) const {
-        if (!g.bias_slices) return;
+    // Leaves the block's sums; `memory` is free for [pass][width] floats.
+    TW_DEVICE void leave(const WeightGradient &g, float *memory, int split) const {
+        if (!wanted_) return;
         sync_block(); // everyone is done with the tile that lay there
         if (slot_.used()) {
 #pragma unroll
             for (int e = 0; e < per_16<T>; e++)
-                memory[slot_.row * TILE::bm + slot_.column() + e] = sum_[e];
+                memory[slot_.row * width + slot_.column() + e] = sum_[e];
         }
         sync_block();
-        const int channel = (int)threadIdx.x;
-        if (channel >= TILE::bm || row0 + channel >= g.rows) return;
-        float sum = memory[channel];
-        for (int r = 1; r < Slot::pass; r++) sum += memory[r * TILE::bm + channel];
-        g.bias_slices[(int64_t)slice * g.rows + row0 + channel] = sum;
+        const int mine = (int)threadIdx.x, channel = channel0_ + mine;
+        if (mine >= width || channel < 0 || channel >= channels_) return;
+        float sum = memory[mine];
+        for (int r = 1; r < Slot::pass; r++) sum += memory[r * width + mine];
+        g.bias_slices[((int64_t)split * turns_ + part_) * channels_ + channel] = sum;
     }
 
   private:
     Slot slot_;
-    int turns_, turn_; // tiles until it is this block's turn; -1: never
+    bool wanted_;
+    int channels_, channel0_;
+    int turn_, turns_, part_; // turn_: tiles until it is this block's turn
     float sum_[per_16<T>] = {};
 };
+
+// A tile of D turned around: its rows, which are input channels, run fastest in dweight.
+template <typename TILE>
+TW_DEVICE void leave_turned(const WeightGradient &g, const float *d, int row0, int column0,
+                            int split) {
+    const int outputs = g.conv.out_channels, taps = g.columns / outputs;
+    float *const out = g.slices ? g.slices + (int64_t)split * g.rows * g.columns : g.dweight;
+    for (int i = (int)threadIdx.x; i < TILE::bm * TILE::bn; i += tile_threads) {
+        const int row = row0 + i % TILE::bm, column = column0 + i / TILE::bm;
+        if (row >= g.rows || column >= g.columns) continue;
+        const int tap = taps - 1 - column / outputs;
+        float *const to = out + (int64_t)(column % outputs * taps + tap) * g.rows + row;
+        const float v = d[i % TILE::bm * TILE::ld + i / TILE::bm];
+        *to = g.slices ? v : *to + g.scale * v;
+    }
+}
 
 } // namespace tw
