@@ -205,8 +205,8 @@ template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
 twk_status launch(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
                   twk_stream stream) {
     LaunchConfig config;
-    if (a.batch > 65535 || !grid_for(blocks_of(a, TILE::bm, TILE::bn) / a.batch, 1, &config.grid))
-        return fail(TWK_UNSUPPORTED, "matrix product: more tiles or products than a grid can hold");
+    if (!grid_for(blocks_of(a, TILE::bm, TILE::bn) / a.batch, 1, &config.grid))
+        return fail(TWK_UNSUPPORTED, "matrix product: more tiles than a grid can hold");
     config.grid.y = (unsigned)a.batch;
     config.grid.z = (unsigned)in.splits;
     config.block = dim3(tile_threads);
@@ -306,8 +306,10 @@ twk_status check(const twk_gemm_args &a) {
     TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "matrix product: unknown tile");
     TW_REQUIRE(a.batch > 0 && a.m > 0 && a.n > 0 && a.k > 0,
                "matrix product: sizes must be positive");
-    if (a.m > most || a.n > most || a.k > most)
-        return fail(TWK_UNSUPPORTED, "matrix product: more than 2^30 rows or columns");
+    if (a.m > most || a.n > most || a.k > most || a.batch > 65535 || a.m * a.n > most << 10)
+        return fail(TWK_UNSUPPORTED,
+                    "matrix product: more than 2^30 rows or columns, 2^40 elements "
+                    "or 65535 products");
     TW_REQUIRE(a.a_row >= 0 && a.b_row >= 0 && a.a_batch >= 0 && a.b_batch >= 0 &&
                    (a.batch == 1 || a.d_batch >= a.m * a.n),
                "matrix product: strides are not negative, and products do not overlap");

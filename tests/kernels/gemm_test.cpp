@@ -286,6 +286,9 @@ TEST_F(GemmTest, Errors) {
     EXPECT_EQ(with([](twk_gemm_args &a) { a.add_f32 = a.silu = 1; }), TWK_BAD_ARGUMENT);
     EXPECT_EQ(with([](twk_gemm_args &a) { a.tile = TWK_TILE_128X16; }), TWK_UNSUPPORTED);
     EXPECT_EQ(with([](twk_gemm_args &a) { a.m = int64_t(1) << 40, a.batch = 1; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.batch = 65536; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.m = a.n = int64_t(1) << 29, a.batch = 1; }),
+              TWK_UNSUPPORTED);
     EXPECT_EQ(twk_gemm(nullptr, nullptr), TWK_BAD_ARGUMENT);
     // 40 is two tiles along K.
     EXPECT_EQ(with([](twk_gemm_args &a) { a.splits = 2; }), TWK_BAD_ARGUMENT);
