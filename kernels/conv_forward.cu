@@ -44,28 +44,7 @@ struct Choice {
 };
 
 ConvInput input_of(const twk_conv_args &a, const Choice &c) {
-    ConvInput in;
-    in.x = a.x;
-    in.x2 = a.x2;
-    in.weight = a.weight;
-    in.h = (int)a.h;
-    in.w = (int)a.w;
-    in.up = a.upsample ? 1 : 0;
-    in.channels1 = a.channels;
-    in.channels = a.channels + a.channels2;
-    in.out_h = (int)c.size.out_h;
-    in.out_w = (int)c.size.out_w;
-    in.rows = (int)c.size.rows;
-    in.out_channels = a.out_channels;
-    in.kernel_h = a.kernel_h;
-    in.kernel_w = a.kernel_w;
-    in.stride = a.stride;
-    in.pad_top = a.pad_top;
-    in.pad_left = a.pad_left;
-    in.k = in.k_row = (int)c.size.k;
-    in.tiles = c.tile.tiles;
-    in.tiles_a_split = ceil_div(c.tile.tiles, c.tile.splits);
-    return in;
+    return input_of(a, c.size, c.tile.tiles, c.tile.splits);
 }
 
 // An upsampled image in phases. False where the sizes do not fit.

@@ -49,6 +49,32 @@ inline bool indices_fit(const twk_conv_args &a, ConvSizes *s) {
            (int64_t)a.pad_left + a.kernel_w <= most / 2;
 }
 
+// Where a call reads its image; `splits` parts of `tiles` tiles along K.
+inline ConvInput input_of(const twk_conv_args &a, const ConvSizes &s, int tiles, int splits) {
+    ConvInput in;
+    in.x = a.x;
+    in.x2 = a.x2;
+    in.weight = a.weight;
+    in.h = (int)a.h;
+    in.w = (int)a.w;
+    in.up = a.upsample ? 1 : 0;
+    in.channels1 = a.channels;
+    in.channels = a.channels + a.channels2;
+    in.out_h = (int)s.out_h;
+    in.out_w = (int)s.out_w;
+    in.rows = (int)s.rows;
+    in.out_channels = a.out_channels;
+    in.kernel_h = a.kernel_h;
+    in.kernel_w = a.kernel_w;
+    in.stride = a.stride;
+    in.pad_top = a.pad_top;
+    in.pad_left = a.pad_left;
+    in.k = in.k_row = (int)s.k;
+    in.tiles = tiles;
+    in.tiles_a_split = ceil_div(tiles, splits);
+    return in;
+}
+
 template <typename MATH> using Tile128x128 = Tile<MATH, 128, 128, 2, 2>; // 64 x 64 a warp
 template <typename MATH> using Tile64x64 = Tile<MATH, 64, 64, 2, 4>;     // 32 x 32 a warp
 template <typename MATH> using Tile128x16 = Tile<MATH, 128, 16, 4, 4>;   // 32 x 16 a warp

@@ -122,26 +122,7 @@ size_t workspace_of(const twk_conv_args &a, const Choice &c) {
 }
 
 ConvInput input_of(const twk_conv_args &a, const Choice &c) {
-    ConvInput in = {};
-    in.x = a.x;
-    in.x2 = a.x2;
-    in.h = (int)a.h;
-    in.w = (int)a.w;
-    in.up = a.upsample ? 1 : 0;
-    in.channels1 = a.channels;
-    in.channels = a.channels + a.channels2;
-    in.out_h = (int)c.size.out_h;
-    in.out_w = (int)c.size.out_w;
-    in.rows = (int)c.size.rows;
-    in.out_channels = a.out_channels;
-    in.kernel_h = a.kernel_h;
-    in.kernel_w = a.kernel_w;
-    in.stride = a.stride;
-    in.pad_top = a.pad_top;
-    in.pad_left = a.pad_left;
-    in.k = (int)c.size.k;
-    in.tiles = c.tiles;
-    in.tiles_a_split = ceil_div(c.tiles, c.splits);
+    ConvInput in = input_of(a, c.size, c.tiles, c.splits);
     if (!c.turned) return in;
     in.x = a.dy;
     in.channels1 = in.channels = a.out_channels;
