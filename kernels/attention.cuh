@@ -13,6 +13,7 @@
 
 #include "kernels.h"
 #include "device/copy.cuh"
+#include "device/launch.cuh"
 #include "device/ldmatrix.cuh"
 #include "device/math.cuh"
 #include "device/mma.cuh"
@@ -38,19 +39,40 @@ template <typename T> struct HeadRows {
         : data(static_cast<const T *>(m.data) + sample * m.batch + offset), row(m.row) {}
 };
 
-struct AttentionForward {
+struct AttentionGrid {
+    int heads, head_size;
+    int tiles, slabs; // parts of the rows and, on the fp32 units, of the channels
+};
+
+struct AttentionForward : AttentionGrid {
     AttentionMatrix q, k, v, o;
-    int q_tokens, k_tokens, heads, head_size;
-    int tiles, slabs; // parts of the queries and, on the fp32 units, of the channels
-    float scale, c;   // c = scale log2(e)
+    int q_tokens, k_tokens;
+    float scale, c; // c = scale log2(e)
     float *lse;
 };
 
-// Which of them a block owns: queries from row0 on.
-struct ForwardPlace {
+// What the gradients need of a query: the logarithm to base 2 of the sum of its exponentials, and
+// delta = do o. Queries past the last have infinity, so that no probability comes of them, and 0.
+struct alignas(8) QueryStats {
+    float lse, delta;
+};
+constexpr int stats_rows = 128; // a head's are padded to a multiple of it
+
+// One gradient, or those of k and v at once, as above. What lies where is said by the launcher.
+struct AttentionGradient : AttentionGrid {
+    AttentionMatrix x1, x2, y1, y2, z;
+    AttentionMatrix out, out2; // out2: of v, where it comes along
+    const QueryStats *stats;   // [pair][stats_count]
+    int x_tokens, y_tokens, stats_count;
+    bool by_column, second; // the columns are the queries; the scores have a second factor
+    float c, factor;        // factor: of the gradient at the end
+};
+
+// Which of them a block owns: rows from row0 on.
+struct BlockPlace {
     int64_t pair, sample, offset; // offset: of the head
     int row0;
-    TW_DEVICE ForwardPlace(const AttentionForward &in, int block, int rows)
+    TW_DEVICE BlockPlace(const AttentionGrid &in, int block, int rows)
         : pair(block / in.tiles), sample(pair / in.heads),
           offset((pair - sample * in.heads) * in.head_size), row0(block % in.tiles * rows) {}
     template <typename T> TW_DEVICE HeadRows<T> rows(const AttentionMatrix &m) const {
@@ -303,6 +325,51 @@ TW_DEVICE void write_tokens(T *to, int64_t stride, const unsigned char *tile, in
     }
 }
 
+// Writes a warp's rows, each times its factor, through its part of a tile of TILE_ROWS.
+template <typename T, int D, int TILE_ROWS, int M>
+TW_DEVICE void leave_sums(T *to, int64_t stride, unsigned char *tile, const TokenSums<D, M> &sums,
+                          const float (&factor)[M][2], int rows, int channels) {
+    constexpr int bytes = TokenTile<D>::row_bytes;
+    sync_warp(full_warp); // the other lanes are done with what was there
+#pragma unroll
+    for (int p = 0; p < TokenTile<D>::panels; p++)
+        lay_down<T, bytes>(tile + p * TILE_ROWS * bytes, 0, sums[p], factor);
+    sync_warp(full_warp);
+    write_tokens<T, D, 16 * M, TILE_ROWS>(to, stride, tile, rows, channels, (int)threadIdx.x % 32,
+                                          32);
+}
+
+// Calls f(i, j, e, stats) for every score of a warp and its query's stats, those of the warp's
+// first row or column being the first.
+template <bool BY_COLUMN, int M, int N, typename F>
+TW_DEVICE void for_each_score(const QueryStats *stats, const F &f) {
+    const int lane = (int)threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < M; i++)
+#pragma unroll
+        for (int j = 0; j < N; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                f(i, j, e,
+                  stats[BY_COLUMN ? 8 * j + lane % 4 * 2 + e % 2 : 16 * i + e / 2 * 8 + lane / 4]);
+}
+
+// Scores to probabilities.
+template <bool BY_COLUMN, int M, int N>
+TW_DEVICE void probabilities(FragmentC (&s)[M][N], const QueryStats *stats, float c) {
+    for_each_score<BY_COLUMN, M, N>(stats, [&](int i, int j, int e, const QueryStats &of) {
+        s[i][j].c[e] = exp2_fast(fma_rn(s[i][j].c[e], c, -of.lse));
+    });
+}
+// Probabilities to gradients of the scores, dp being do v^T.
+template <bool BY_COLUMN, int M, int N>
+TW_DEVICE void score_gradients(FragmentC (&p)[M][N], const FragmentC (&dp)[M][N],
+                               const QueryStats *stats) {
+    for_each_score<BY_COLUMN, M, N>(stats, [&](int i, int j, int e, const QueryStats &of) {
+        p[i][j].c[e] *= dp[i][j].c[e] - of.delta;
+    });
+}
+
 // ---- launchers ----------------------------------------------------------------------------------
 
 // What forward and backward ask of their arguments alike.
@@ -312,6 +379,26 @@ bool aligned_attention(const twk_attention_args &a);
 // Attention on the fp32 units, of batch * heads `pairs`.
 twk_status launch_plain_attention(const AttentionForward &in, twk_format format, int64_t pairs,
                                   twk_stream stream);
+twk_status launch_plain_gradient(const AttentionGradient &in, twk_format format, int64_t pairs,
+                                 twk_stream stream);
+// Whether the rows of every sample keep clear of each other, `width` elements each.
+bool rows_apart(int64_t batch, int64_t tokens, int64_t width, int64_t row, int64_t sample);
+
+// Blocks of `rows` rows each of every head.
+template <typename IN>
+twk_status attention_config(IN *in, int64_t pairs, int tokens, int rows, int threads, size_t shared,
+                            twk_stream stream, LaunchConfig *config) {
+    in->tiles = ceil_div(tokens, rows);
+    if (!grid_for(pairs * in->tiles, 1, &config->grid) ||
+        (in->slabs > 1 && !grid_for(pairs * in->tiles * in->slabs, 1, &config->grid)))
+        return fail(TWK_UNSUPPORTED, "attention: more tiles than a grid can hold");
+    config->block = dim3((unsigned)threads);
+    config->shared = shared;
+    config->stream = stream;
+    if (shared > device_limits().shared)
+        return fail(TWK_UNSUPPORTED, "attention: the device has too little shared memory");
+    return TWK_OK;
+}
 
 inline float scale_of(const twk_attention_args &a) {
     return a.scale != 0.0f ? a.scale : 1.0f / sqrtf((float)a.head_size);

@@ -14,8 +14,8 @@ extern "C" {
  *
  * 16-bit formats run on the tensor cores where head_size and all strides are multiples of 8 and
  * every tensor starts at a multiple of 16 bytes; else, and in fp32, on the fp32 units. The softmax
- * and all sums are fp32; on the tensor cores the exponentials are rounded to the format before they
- * are multiplied by v. */
+ * and all sums are fp32; on the tensor cores the probabilities, and in the gradients of q and k
+ * those of the scores, are rounded to the format before the second product. */
 typedef struct twk_attention_args {
     int64_t batch, q_tokens, k_tokens; /* k_tokens: of k and v */
     int heads, head_size;
@@ -27,11 +27,18 @@ typedef struct twk_attention_args {
     void *o;
     int64_t o_row, o_batch;
     /* [batch, heads, q_tokens]: log of the sum of exp(score) of a row. Forward writes it where it
-     * is given. */
+     * is given, backward reads it. */
     float *lse;
+    /* backward, which reads o, too */
+    const void *d_o;    /* like o */
+    void *dq, *dk, *dv; /* like q, k, v (same strides), overwritten; NULL when not wanted */
+    void *workspace;    /* starts at a multiple of 16 bytes */
+    size_t workspace_bytes;
 } twk_attention_args;
 
 twk_status twk_attention_forward(const twk_attention_args *args, twk_stream stream);
+size_t twk_attention_backward_workspace(const twk_attention_args *args);
+twk_status twk_attention_backward(const twk_attention_args *args, twk_stream stream);
 
 #ifdef __cplusplus
 }

@@ -18,10 +18,9 @@ template <int D> constexpr int narrow_columns = D <= 64 ? 64 : 32;
 
 // A warp's rows, finished: o = sums / sum through the warp's part of the tile of q.
 template <typename T, int D, int M>
-TW_DEVICE void leave_rows(const AttentionForward &in, const ForwardPlace &place, int warp_row,
+TW_DEVICE void leave_rows(const AttentionForward &in, const BlockPlace &place, int warp_row,
                           unsigned char *tile, const TokenSums<D, M> &o,
                           const float (&reference)[M][2], const float (&sum)[M][2]) {
-    constexpr int bytes = TokenTile<D>::row_bytes;
     const int lane = (int)threadIdx.x % 32, first = place.row0 + warp_row;
     float factor[M][2];
 #pragma unroll
@@ -34,13 +33,8 @@ TW_DEVICE void leave_rows(const AttentionForward &in, const ForwardPlace &place,
             if (in.lse && lane % 4 == 0 && row < in.q_tokens)
                 in.lse[place.pair * in.q_tokens + row] = reference[i][h] * in.scale + logf(all);
         }
-    sync_warp(full_warp); // the other lanes are done with q
-#pragma unroll
-    for (int p = 0; p < TokenTile<D>::panels; p++)
-        lay_down<T, bytes>(tile + p * narrow_rows * bytes, 0, o[p], factor);
-    sync_warp(full_warp);
-    write_tokens<T, D, 16 * M, narrow_rows>(place.output<T>(in.o) + warp_row * in.o.row, in.o.row,
-                                            tile, in.q_tokens - first, in.head_size, lane, 32);
+    leave_sums<T, D, narrow_rows>(place.output<T>(in.o) + warp_row * in.o.row, in.o.row, tile, o,
+                                  factor, in.q_tokens - first, in.head_size);
 }
 
 // Work: a block of four warps owns 128 queries of one head, a warp 32 of them with their sums in
@@ -58,7 +52,7 @@ __global__ void __launch_bounds__(narrow_threads, D == 32 ? 3 : 2)
     unsigned char *const q_tile = arena.take<unsigned char>(TokenTile<D>::bytes(BM));
     unsigned char *const k_tiles = arena.take<unsigned char>(2 * tile_bytes);
     unsigned char *const v_tiles = arena.take<unsigned char>(2 * tile_bytes);
-    const ForwardPlace place(in, (int)blockIdx.x, BM);
+    const BlockPlace place(in, (int)blockIdx.x, BM);
     const int warp_row = (int)threadIdx.x / 32 * 16 * M;
     const bool there = place.row0 + warp_row < in.q_tokens; // has this warp any rows
     const HeadRows<T> k = place.rows<T>(in.k), v = place.rows<T>(in.v);
@@ -135,8 +129,8 @@ template <typename WIDE, int M> TW_DEVICE void leave_part(float *parts, const fl
 
 // o = sums / sum. `parts` is free for the rows' sums.
 template <typename T, typename WIDE>
-TW_DEVICE void finish_wide(const AttentionForward &in, const ForwardPlace &place,
-                           unsigned char *tile, float *parts, const WideSums<WIDE> &o,
+TW_DEVICE void finish_wide(const AttentionForward &in, const BlockPlace &place, unsigned char *tile,
+                           float *parts, const WideSums<WIDE> &o,
                            const float (&reference)[WIDE::s_m][2],
                            const float (&sum)[WIDE::s_m][2]) {
     const auto total = [](float a, float b) { return a + b; };
@@ -174,7 +168,7 @@ __global__ void __launch_bounds__(WIDE::threads, WIDE::blocks)
     unsigned char *const stages = arena.take<unsigned char>(WIDE::stages * WIDE::stage_bytes);
     unsigned char *const slices = arena.take<unsigned char>(2 * WIDE::slice_bytes);
     float *const parts = arena.take<float>(WIDE::s_across * WIDE::bm);
-    const ForwardPlace place(in, (int)blockIdx.x, WIDE::bm);
+    const BlockPlace place(in, (int)blockIdx.x, WIDE::bm);
     const HeadRows<T> k = place.rows<T>(in.k), v = place.rows<T>(in.v);
     WideRing<T, WIDE> ring(stages, k, v, v, false, in.k_tokens, in.head_size);
     fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(q_tile, place.rows<T>(in.q), place.row0,
@@ -220,15 +214,9 @@ template <typename KERNEL>
 twk_status launch(KERNEL launch_it, AttentionForward in, int64_t pairs, int rows, int threads,
                   size_t shared, twk_stream stream) {
     LaunchConfig config;
-    in.tiles = ceil_div(in.q_tokens, rows);
-    if (!grid_for(pairs * in.tiles, 1, &config.grid))
-        return fail(TWK_UNSUPPORTED, "attention: more tiles than a grid can hold");
-    config.block = dim3((unsigned)threads);
-    config.shared = shared;
-    config.stream = stream;
-    if (shared > device_limits().shared)
-        return fail(TWK_UNSUPPORTED, "attention: the device has too little shared memory");
-    return launch_it(config, in);
+    const twk_status status =
+        attention_config(&in, pairs, in.q_tokens, rows, threads, shared, stream, &config);
+    return status == TWK_OK ? launch_it(config, in) : status;
 }
 
 template <typename T, int D>
@@ -264,7 +252,8 @@ twk_status launch_tensor(const AttentionForward &in, int64_t pairs, twk_stream s
                                     : launch_wide<T, Wide<256, 64>>(in, pairs, stream);
 }
 
-// Whether the rows of every sample keep clear of each other, `width` elements each.
+} // namespace
+
 bool rows_apart(int64_t batch, int64_t tokens, int64_t width, int64_t row, int64_t sample) {
     int64_t last;
     if ((tokens > 1 && row < width) || __builtin_mul_overflow(tokens - 1, row, &last) ||
@@ -272,8 +261,6 @@ bool rows_apart(int64_t batch, int64_t tokens, int64_t width, int64_t row, int64
         return false;
     return batch == 1 || sample >= last;
 }
-
-} // namespace
 
 twk_status check_attention(const twk_attention_args &a) {
     const int64_t most = 0x3fffffff;
@@ -290,6 +277,8 @@ twk_status check_attention(const twk_attention_args &a) {
     if (a.head_size > 512) return fail(TWK_UNSUPPORTED, "attention: heads of more than 512");
     if (a.q_tokens > most || a.k_tokens > most || a.batch > most)
         return fail(TWK_UNSUPPORTED, "attention: more than 2^30 tokens or samples");
+    if (a.batch * a.heads > 0x7fffffff)
+        return fail(TWK_UNSUPPORTED, "attention: more heads than a grid can hold");
     TW_REQUIRE(rows_apart(a.batch, a.q_tokens, (int64_t)a.heads * a.head_size, a.o_row, a.o_batch),
                "attention: rows of o overlap");
     return TWK_OK;

@@ -20,5 +20,6 @@ set(TW_KERNEL_SOURCES
     slices.cu
     gemm.cu
     attention_forward.cu
+    attention_backward.cu
     attention_plain.cu
 )

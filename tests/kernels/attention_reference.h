@@ -94,6 +94,55 @@ class AttentionMath {
             }
     }
 
+    // The gradients; what the probabilities are off by is as above, and those of the scores, p (dp
+    // - delta), are rounded too. delta comes from o as it was rounded to `stored`. Without key
+    // `no_key` in dq and without query `no_query` in dk and dv.
+    void backward(const Heads &d_o, twk_format stored, std::vector<Expected> *dq,
+                  std::vector<Expected> *dk, std::vector<Expected> *dv, int64_t no_key = -1,
+                  int64_t no_query = -1) const {
+        const int d = q_.size;
+        std::vector<Expected> o, lse;
+        forward(&o, &lse);
+        dq->assign(q_.v.size(), Expected());
+        dk->assign(k_.v.size(), Expected());
+        dv->assign(k_.v.size(), Expected());
+        for (int64_t pair = 0; pair < q_.batch * q_.heads; pair++)
+            for (int64_t i = 0; i < q_.tokens; i++) {
+                const double *const up = d_o.row(pair, i);
+                const Expected *const out = &o[(size_t)((pair * q_.tokens + i) * d)];
+                const Expected l = lse[(size_t)(pair * q_.tokens + i)];
+                double delta = 0, off_delta = 0;
+                for (int c = 0; c < d; c++) {
+                    delta += up[c] * out[c].value;
+                    off_delta += std::fabs(up[c]) * (out[c].terms + (1 + in_terms(eps_of(stored))) *
+                                                                        std::fabs(out[c].value));
+                }
+                for (int64_t j = 0; j < k_.tokens; j++) {
+                    double a, off_dp;
+                    const double s = scale_ * dot(q_.row(pair, i), k_.row(pair, j), d, &a);
+                    const double dp = dot(up, v_.row(pair, j), d, &off_dp);
+                    const double p = std::exp(s - l.value), ds = p * (dp - delta);
+                    const double off = 2 * l.terms; // of p, relative; a is part of it
+                    const double off_ds = p * (off * std::fabs(dp - delta) + off_dp + off_delta) +
+                                          in_terms(eps_) * std::fabs(ds) + in_terms(least_);
+                    const double off_p = p * (off + in_terms(eps_)) + in_terms(least_);
+                    const auto add = [](Expected *to, double w, double off_w, double z) {
+                        to->value += w * z;
+                        to->terms += (std::fabs(w) + off_w) * std::fabs(z);
+                    };
+                    const size_t qi = (size_t)((pair * q_.tokens + i) * d);
+                    const size_t kj = (size_t)((pair * k_.tokens + j) * d);
+                    for (int c = 0; c < d; c++) {
+                        if (j != no_key)
+                            add(&(*dq)[qi + (size_t)c], scale_ * ds, scale_ * off_ds, k_.v[kj + c]);
+                        if (i == no_query) continue;
+                        add(&(*dk)[kj + (size_t)c], scale_ * ds, scale_ * off_ds, q_.v[qi + c]);
+                        add(&(*dv)[kj + (size_t)c], p, off_p, up[c]);
+                    }
+                }
+            }
+    }
+
   private:
     static double in_terms(double bound) { return bound * 0x1p24 / 8; }
     const Heads &q_, &k_, &v_;
@@ -149,6 +198,43 @@ class Attention {
         take(&k, inputs_[1].v, a.k_row, a.k_batch, 0);
     }
 
+    // Upstream gradients and room for the results.
+    void prepare_backward() {
+        const int64_t width = (int64_t)z.heads * z.head_size;
+        up_ = random_tensor(z.format, z.batch * a.o_batch, 2, z.shift);
+        a.d_o = up_.data();
+        take(&d_o, up_.v, a.o_row, a.o_batch, 0);
+        gradients_[0] = Tensor(z.format, z.batch * a.q_batch, z.shift);
+        for (int i = 1; i < 3 && !z.packed; i++)
+            gradients_[i] = Tensor(z.format, z.batch * a.k_batch, z.shift);
+        const int64_t bytes = (int64_t)bytes_of(z.format);
+        const auto place = [&](int i) -> void * {
+            if (!z.packed) return gradients_[i].data();
+            return static_cast<char *>(gradients_[0].data()) + i * width * bytes;
+        };
+        a.dq = place(0);
+        a.dk = place(1);
+        a.dv = place(2);
+        a.workspace_bytes = twk_attention_backward_workspace(&a);
+        workspace = Buffer(a.workspace_bytes);
+        a.workspace = workspace.data();
+    }
+    void backward() { LAUNCH_OK(twk_attention_backward(&a, nullptr)); }
+    // [batch, heads, tokens, head_size]; i: 0 dq, 1 dk, 2 dv.
+    std::vector<double> read_gradient(int i) const {
+        const int64_t width = (int64_t)z.heads * z.head_size, tokens = i ? z.k_tokens : z.q_tokens;
+        const int64_t row = i ? a.k_row : a.q_row, sample = i ? a.k_batch : a.q_batch;
+        if (!z.packed) return read(gradients_[i], tokens, row, sample);
+        Heads h(z.batch, z.heads, tokens, z.head_size);
+        take(&h, gradients_[0].read(), row, sample, i * width);
+        return h.v;
+    }
+    void poison_gradients() {
+        for (Tensor &t : gradients_)
+            if (t.data()) t.buffer.poison();
+        workspace.poison();
+    }
+
     double scale() const { return z.scale != 0 ? (double)z.scale : 1 / std::sqrt(z.head_size); }
     AttentionMath math() const { return AttentionMath(q, k, v, scale(), z.format); }
     void forward() { LAUNCH_OK(twk_attention_forward(&a, nullptr)); }
@@ -169,6 +255,7 @@ class Attention {
     twk_attention_args a = {};
     Heads q, k, v, d_o;
     Tensor o, lse;
+    Buffer workspace;
 
   private:
     static void take(Heads *h, const std::vector<double> &from, int64_t row, int64_t sample,
@@ -179,7 +266,7 @@ class Attention {
                     h->row(n * h->heads + c / h->size, i)[c % h->size] =
                         from[(size_t)(first + n * sample + i * row + c)];
     }
-    Tensor inputs_[3];
+    Tensor inputs_[3], up_, gradients_[3];
 };
 
 } // namespace tst

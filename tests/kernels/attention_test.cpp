@@ -59,10 +59,10 @@ TEST_F(AttentionTest, Forward) {
 TEST_F(AttentionTest, ForwardOfWideHeads) {
     expect_everywhere(shape(1, 1, 1, 1, 256));
     expect_everywhere(shape(1, 33, 77, 1, 256));
-    expect_everywhere(shape(2, 100, 100, 2, 256)); // 128 rows a block
+    expect_everywhere(shape(2, 100, 70, 1, 256)); // 128 rows a block
     expect_everywhere(shape(1, 16, 100, 1, 512));
-    expect_everywhere(shape(1, 77, 33, 2, 512));
-    expect_everywhere(shape(1, 20, 20, 3, 136));
+    expect_everywhere(shape(1, 77, 33, 1, 512));
+    expect_everywhere(shape(1, 20, 20, 2, 136));
     expect_everywhere(shape(1, 17, 81, 1, 392));
 }
 
@@ -103,6 +103,116 @@ TEST_F(AttentionTest, LargeAndGrowingScores) {
     }
 }
 
+void expect_gradients(const AttentionCase &z) {
+    Attention t(z);
+    t.prepare_backward();
+    t.forward();
+    t.backward();
+    if (::testing::Test::HasFatalFailure()) return;
+    std::vector<Expected> want[3];
+    t.math().backward(t.d_o, z.format, &want[0], &want[1], &want[2]);
+    for (int i = 0; i < 3; i++)
+        expect_close(t.read_gradient(i), want[i], z.format, 8,
+                     std::string(i == 0   ? "dq"
+                                 : i == 1 ? "dk"
+                                          : "dv") +
+                         " of " + str(z));
+}
+
+void expect_gradients_everywhere(AttentionCase z) {
+    for (twk_format f : every_format) {
+        z.format = f;
+        expect_gradients(z);
+    }
+}
+
+TEST_F(AttentionTest, Backward) {
+    for (int size : {8, 32, 40, 64, 128}) {
+        expect_gradients_everywhere(shape(1, 1, 1, 1, size));
+        expect_gradients_everywhere(shape(1, 33, 77, 2, size));
+    }
+    expect_gradients_everywhere(shape(2, 77, 33, 1, 96));
+    expect_gradients_everywhere(shape(1, 130, 20, 1, 64));
+    expect_gradients_everywhere(shape(1, 20, 130, 1, 32));
+}
+
+TEST_F(AttentionTest, BackwardOfWideHeads) {
+    expect_gradients_everywhere(shape(1, 1, 1, 1, 256));
+    expect_gradients_everywhere(shape(1, 33, 77, 1, 256));
+    expect_gradients_everywhere(shape(1, 20, 33, 1, 512));
+    expect_gradients_everywhere(shape(1, 66, 17, 1, 136));
+}
+
+TEST_F(AttentionTest, BackwardStridesPackingAndAlignment) {
+    for (int size : {40, 136}) {
+        AttentionCase z = shape(2, 9, 9, 2, size);
+        z.packed = true;
+        expect_gradients_everywhere(z);
+        z.packed = false;
+        z.gap = 8;
+        z.scale = 0.3f;
+        expect_gradients_everywhere(z);
+    }
+    AttentionCase z = shape(2, 9, 20, 2, 40);
+    z.gap = 3; // rows off their alignment
+    expect_gradients_everywhere(z);
+    z.gap = 0;
+    z.shift = 1;
+    expect_gradients_everywhere(z);
+    z = shape(1, 70, 20, 1, 64);
+    z.size = 6; // nearly one key a query
+    expect_gradients_everywhere(z);
+    expect_gradients_everywhere(shape(2, 5, 7, 2, 3));
+}
+
+// The reference itself, against differences of sum(do o).
+TEST_F(AttentionTest, GradientsAreDifferences) {
+    Attention t(shape(1, 3, 4, 2, 5));
+    t.prepare_backward();
+    std::vector<Expected> want[3];
+    t.math().backward(t.d_o, TWK_F32, &want[0], &want[1], &want[2]);
+    const auto value = [&] {
+        std::vector<Expected> o;
+        t.math().forward(&o, nullptr);
+        double sum = 0;
+        for (size_t i = 0; i < o.size(); i++) sum += o[i].value * t.d_o.v[i];
+        return sum;
+    };
+    Heads *const inputs[3] = {&t.q, &t.k, &t.v};
+    for (int n = 0; n < 3; n++)
+        for (size_t i = 0; i < inputs[n]->v.size(); i++) {
+            double &x = inputs[n]->v[i];
+            const double x0 = x, h = 1e-5;
+            x = x0 + h;
+            const double above = value();
+            x = x0 - h;
+            const double below = value();
+            x = x0;
+            EXPECT_NEAR((above - below) / (2 * h), want[n][i].value, 1e-7) << n << ' ' << i;
+        }
+}
+
+TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
+    for (twk_format f : every_format)
+        for (int size : {40, 64, 160}) {
+            AttentionCase z = shape(1, 40, 40, 1, size);
+            z.format = f;
+            z.scale = 0.02f;
+            Attention t(z);
+            t.prepare_backward();
+            t.forward();
+            t.backward();
+            for (int64_t left_out : {0, 31, 32, 39}) {
+                std::vector<Expected> want[3];
+                t.math().backward(t.d_o, f, &want[0], &want[1], &want[2], left_out, left_out);
+                for (int i = 0; i < 3; i++)
+                    EXPECT_GT(count_bad(t.read_gradient(i), want[i], f, 8),
+                              (int64_t)want[i].size() / 20)
+                        << i << ' ' << left_out << " of " << str(z);
+            }
+        }
+}
+
 TEST_F(AttentionTest, PlantedMistakesAreSeen) {
     for (twk_format f : every_format)
         for (int size : {40, 128, 160, 320}) {
@@ -131,7 +241,7 @@ TEST_F(AttentionTest, PlantedMistakesAreSeen) {
 TEST_F(AttentionTest, EqualToTheBit) {
     for (twk_format f : every_format)
         for (int size : {64, 256}) {
-            AttentionCase z = shape(2, 65, 80, 1, size);
+            AttentionCase z = shape(1, 33, 40, 2, size);
             z.format = f;
             Attention t(z);
             t.forward();
@@ -141,6 +251,24 @@ TEST_F(AttentionTest, EqualToTheBit) {
             t.forward();
             EXPECT_EQ(t.o.read(), o) << str(z);
             EXPECT_EQ(t.lse.read(), lse) << str(z);
+            t.prepare_backward();
+            t.backward();
+            std::vector<double> gradients[3];
+            for (int i = 0; i < 3; i++) gradients[i] = t.read_gradient(i);
+            t.poison_gradients();
+            t.backward();
+            for (int i = 0; i < 3; i++) EXPECT_EQ(t.read_gradient(i), gradients[i]) << str(z);
+            t.poison_gradients(); // each alone
+            void *const dk = t.a.dk, *const dv = t.a.dv;
+            t.a.dk = nullptr;
+            t.backward();
+            EXPECT_EQ(t.read_gradient(2), gradients[2]) << str(z);
+            EXPECT_TRUE(std::isnan(t.read_gradient(1)[0])) << str(z);
+            t.a.dk = dk;
+            t.a.dv = nullptr;
+            t.backward();
+            EXPECT_EQ(t.read_gradient(1), gradients[1]) << str(z);
+            t.a.dv = dv;
             t.a.lse = nullptr; // the same without it
             t.o.buffer.poison();
             t.forward();
@@ -181,6 +309,8 @@ TEST_F(AttentionTest, Choices) {
             Attention t(z);
             tw::emu::set_block_filter(0, 1);
             EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();
+            t.prepare_backward();
+            EXPECT_EQ(twk_attention_backward(&t.a, nullptr), TWK_OK) << twk_error_text();
             t.a.batch = 200; // enough for the largest tiles
             EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();
             tw::emu::set_block_filter(0, 0);
@@ -220,6 +350,25 @@ TEST_F(AttentionTest, Errors) {
         a.o_row = 1 << 14;
         a.o_batch = 1 << 17;
     }));
+
+    t.prepare_backward();
+    const auto no_gradients = [&](auto change) {
+        twk_attention_args a = t.a;
+        change(a);
+        return twk_attention_backward(&a, nullptr) == TWK_BAD_ARGUMENT &&
+               std::string(twk_error_text()).find("attention") == 0;
+    };
+    EXPECT_EQ(twk_attention_backward(nullptr, nullptr), TWK_BAD_ARGUMENT);
+    EXPECT_EQ(twk_attention_backward_workspace(nullptr), 0u);
+    EXPECT_EQ(twk_attention_backward_workspace(&t.a), 2u * 2 * 128 * 8);
+    EXPECT_TRUE(no_gradients([](auto &a) { a.q_tokens = 0; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.lse = nullptr; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.d_o = nullptr; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.workspace_bytes--; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.workspace = nullptr; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.q_batch = 0; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.k_batch = 0; }));
+    EXPECT_TRUE(no_gradients([](auto &a) { a.v_row = 31; }));
 }
 
 #ifdef TW_EMULATOR
@@ -232,7 +381,8 @@ TEST_F(AttentionTest, LargeTensors) {
         const int64_t far = (int64_t(1) << 32) + 8;
         Hollow q((size_t)far * 2 + 65536), o((size_t)far * 2 + 65536);
         twk_attention_args a = one.a;
-        memcpy(q.data + far * 2, a.q, (size_t)(8 * size) * 2);
+        const size_t bytes = (size_t)(8 * size) * 2;
+        memcpy(q.data + far * 2, a.q, bytes);
         a.batch = 2;
         a.q = q.data;
         a.o = o.data;
@@ -242,8 +392,37 @@ TEST_F(AttentionTest, LargeTensors) {
         ASSERT_EQ(twk_attention_forward(&a, nullptr), TWK_OK) << twk_error_text();
         std::vector<Expected> want;
         one.math().forward(&want, nullptr);
-        memcpy(one.a.o, o.data + far * 2, (size_t)(8 * size) * 2);
+        memcpy(one.a.o, o.data + far * 2, bytes);
         expect_close(one.read_o(), want, TWK_BF16, 8, "the last sample");
+
+        one.prepare_backward();
+        Hollow d_o((size_t)far * 2 + 65536), d_x((size_t)far * 2 + 65536);
+        memcpy(d_o.data + far * 2, one.a.d_o, bytes);
+        Tensor lse(TWK_F32, 16);
+        Buffer workspace(2 * one.a.workspace_bytes);
+        a.lse = lse.f32();
+        a.d_o = d_o.data;
+        a.workspace = workspace.data();
+        a.workspace_bytes = workspace.size();
+        const auto last = [&](int i, void *to) {
+            ASSERT_EQ(twk_attention_forward(&a, nullptr), TWK_OK) << twk_error_text();
+            ASSERT_EQ(twk_attention_backward(&a, nullptr), TWK_OK) << twk_error_text();
+            memcpy(to, d_x.data + far * 2, bytes);
+            std::vector<Expected> gradients[3];
+            one.math().backward(one.d_o, TWK_BF16, &gradients[0], &gradients[1], &gradients[2]);
+            expect_close(one.read_gradient(i), gradients[i], TWK_BF16, 8, "the last gradients");
+        };
+        a.dq = d_x.data;
+        last(0, one.a.dq);
+        a.dq = nullptr;
+        a.k = q.data; // the keys far out
+        memcpy(q.data + far * 2, one.a.k, bytes);
+        a.k_batch = far;
+        a.v = one.a.v;
+        a.q = one.a.q;
+        a.q_batch = 0;
+        a.dk = d_x.data;
+        last(1, one.a.dk);
     }
 }
 #endif
