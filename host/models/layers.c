@@ -74,7 +74,7 @@ static tw_value vector(tw_builder *b, const char *scope, const char *name, const
 /* A layer's result has its name. */
 static tw_value named(tw_builder *b, const char *scope, const char *name, tw_value y) {
     tw_plan_name(b->plan, y, tw_scope_in(scope, "%s", name).text);
-    return y;
+    return b->plan->status == TW_OK ? y : TW_NONE;
 }
 
 tw_value tw_layer_conv2d(tw_builder *b, const char *scope, const char *name, tw_value x,
