@@ -25,6 +25,8 @@ static const cli_option options[] = {
      "what is planned for; guided sampling takes as much as twice the batch"},
     {"batch-size", CLI_INT, "N", 1, CLI_PLAN_BATCHES, NULL,
      "samples that the network sees at once [the preset's, or 64]"},
+    {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
+     "train: what is made again rather than kept"},
     {"memory", CLI_TEXT, "SIZE", 0, 0, NULL,
      "what the batch must fit, such as 8G or 500M [the memory that the device has]"},
     CLI_GROUP("Machine"),
@@ -115,13 +117,15 @@ static int model_info(const cli_args *args, tw_context *ctx) {
 }
 
 static int check_options(const cli_args *args) {
-    static const char *const of_plan[] = {"preset", "for", "batch-size", "memory"};
+    static const char *const of_plan[] = {"preset", "for", "batch-size", "recompute", "memory"};
     const bool plan = cli_flag(args, "plan");
     if (cli_text(args, "variant") && !cli_text(args, "model"))
         return cli_usage("--variant: there is no --model that it could belong to");
     for (size_t i = 0; !plan && i < sizeof of_plan / sizeof *of_plan; i++)
         if (cli_source_of(args, of_plan[i]) == CLI_FROM_USER)
             return cli_usage("--%s: belongs to --plan, which is missing", of_plan[i]);
+    if (cli_choice(args, "for") == 1 && cli_source_of(args, "recompute") == CLI_FROM_USER)
+        return cli_usage("--recompute: belongs to --for train");
     if (plan && !cli_text(args, "preset") == !cli_text(args, "model"))
         return cli_usage("--plan: expected the network of --preset NAME or of --model DIR");
     return CLI_OK;

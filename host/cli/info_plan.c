@@ -97,6 +97,7 @@ static tw_status plan_sampling(const planner *p, int64_t batch, budget *out) {
 static tw_status plan_training(const planner *p, int64_t batch, budget *out) {
     tw_trainer_options o = TW_TRAINER_OPTIONS_INIT;
     o.batch_size = batch;
+    o.recompute = (tw_recompute)cli_choice(p->args, "recompute");
     o.ema_decay = preset_value(p, "ema", o.ema_decay);
     o.flip = preset_value(p, "flip", o.flip);
     o.cond_dropout = preset_value(p, "cond-dropout", o.cond_dropout);
@@ -169,19 +170,23 @@ static int print_plan_json(const planner *p, const budget *b, const budget *larg
     json_t *bytes = json_object();
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         json_object_set_new(bytes, rows[i].key, json_integer((json_int_t)rows[i].bytes));
-    return cli_print_json(json_pack(
-        "{s:s, s:s, s:I, s:s, s:I, s:o, s:f, s:f, s:I, s:f}", "device",
-        tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
-        (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train", "batch_size",
-        (json_int_t)b->batch, "bytes", bytes, "total", b->total, "memory", p->memory,
-        "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total));
+    return cli_print_json(
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f}", "device",
+                  tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
+                  (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train",
+                  "recompute", cli_text(p->args, "recompute"), "batch_size", (json_int_t)b->batch,
+                  "bytes", bytes, "total", b->total, "memory", p->memory, "largest_batch",
+                  (json_int_t)largest->batch, "largest_total", largest->total));
 }
 
 static void print_plan(const planner *p, const budget *b, const budget *largest) {
     row rows[ROWS];
     cli_print_head(p->ctx, &p->info, "");
-    printf("%s with a batch of %s\n", p->sampling ? "sampling" : "training",
+    printf("%s with a batch of %s", p->sampling ? "sampling" : "training",
            cli_grouped(b->batch).text);
+    if (cli_choice(p->args, "recompute"))
+        printf(", making %s again", cli_text(p->args, "recompute"));
+    putchar('\n');
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         printf("  %-17s %10s\n", rows[i].name, cli_bytes((double)rows[i].bytes).text);
     printf("  %-17s %10s\n", "in all", cli_bytes(b->total).text);

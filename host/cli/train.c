@@ -84,6 +84,9 @@ static const cli_option options[] = {
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
     {"precision", CLI_CHOICE, "fp32", 0, 0, "fp32", "numbers that the network computes with"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
+    {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
+     "what the backward pass makes again, to the same bits, rather than keep in memory: normalised "
+     "and activated tensors, or all inside a block"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 
 static void fill_options(const cli_args *args, tw_trainer_options *o) {
@@ -108,6 +111,7 @@ static void fill_options(const cli_args *args, tw_trainer_options *o) {
     o->flip = cli_real(args, "flip");
     o->holdout = cli_real(args, "holdout");
     o->seed = (uint64_t)cli_int(args, "seed");
+    o->recompute = (tw_recompute)cli_choice(args, "recompute");
 }
 
 static int check_options(const cli_args *args) {

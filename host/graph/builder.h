@@ -16,6 +16,11 @@ void tw_plan_parameters_changed(tw_plan *plan);
 /* Gives a value that has none a name, for messages. */
 void tw_plan_name(tw_plan *plan, tw_value v, const char *name);
 
+/* The operations between are a block, which TW_RECOMPUTE_BLOCKS makes again as a whole; blocks do
+ * not nest. */
+void tw_plan_begin_block(tw_plan *plan);
+void tw_plan_end_block(tw_plan *plan);
+
 /* Standard normals times `scale`, of the plan's precision. */
 tw_value tw_build_noise(tw_plan *plan, tw_value rng, int rank, const int64_t *shape,
                         uint32_t purpose, double scale);

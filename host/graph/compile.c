@@ -8,6 +8,15 @@ static tw_value root_of(const tw_plan *plan, tw_value v) {
     return v == TW_NONE ? TW_NONE : plan->values[v].root;
 }
 
+/* A value that is made again counts as the one it stands for, and what makes it reads what that
+ * one's maker has read: so both are stored, and joined with what follows, as they would be if there
+ * were one, and have the same bits. */
+static void count_use(tw_plan *plan, const tw_node *reader, tw_value root) {
+    const tw_value origin = plan->values[root].origin;
+    if (reader->origin >= 0 && origin != TW_NONE) return;
+    plan->values[origin != TW_NONE ? origin : root].uses++;
+}
+
 /* A node lives if it writes something outside or something that a living node or the caller reads.
  */
 static void mark_live(tw_plan *plan) {
@@ -21,11 +30,14 @@ static void mark_live(tw_plan *plan) {
         if (!node->live) continue;
         for (int k = 0; k < node->n_in; k++)
             if (node->in[k] != TW_NONE) {
-                tw_value_info *root = &plan->values[root_of(plan, node->in[k])];
-                root->needed = true;
-                root->uses++;
+                const tw_value root = root_of(plan, node->in[k]);
+                plan->values[root].needed = true;
+                count_use(plan, node, root);
             }
     }
+    for (int v = 0; v < plan->n_values; v++)
+        if (plan->values[v].origin != TW_NONE)
+            plan->values[v].uses = plan->values[plan->values[v].origin].uses;
 }
 
 static bool takes(const tw_plan *plan, const tw_node *node, tw_value v) {
@@ -39,6 +51,13 @@ static int next_live(const tw_plan *plan, int i) {
     do i++;
     while (i < plan->n_nodes && !plan->nodes[i].live);
     return i;
+}
+
+/* Whether two nodes next to each other may be one region: what is done again only as it was done
+ * first. */
+static bool joins(const tw_plan *plan, int node, int next) {
+    const int a = plan->nodes[node].origin, b = plan->nodes[next].origin;
+    return a < 0 ? b < 0 : b >= 0 && next_live(plan, a) == b;
 }
 
 static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw_value v) {
@@ -55,11 +74,13 @@ static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw
 /* The longest chain of nodes from `first` on, as a region; `values` gets the value of each slot. */
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
-    int i = first, limit = plan->no_regions ? 1 : TW_REGION_MAX_OPS;
+    int i = first, last = first, limit = plan->no_regions ? 1 : TW_REGION_MAX_OPS;
     tw_value last_out = TW_NONE;
     while (i < plan->n_nodes && region->n_ops < limit) {
         const tw_node *node = &plan->nodes[i];
-        if (region->n_ops > 0 && (last_out == TW_NONE || !takes(plan, node, last_out))) break;
+        if (region->n_ops > 0 &&
+            (last_out == TW_NONE || !takes(plan, node, last_out) || !joins(plan, last, i)))
+            break;
         tw_region_op *op = &region->ops[region->n_ops++];
         op->kind = node->kind;
         op->attr = node->attr;
@@ -70,6 +91,7 @@ static void make_region(const tw_plan *plan, int first, tw_region *region, tw_va
         for (int k = 0; k < node->n_out; k++)
             op->out[k] = add_slot(plan, region, values, node->out[k]);
         last_out = node->out[0];
+        last = i;
         i = next_live(plan, i);
     }
     /* What only the next operation of the chain reads need not be stored. */

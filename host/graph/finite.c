@@ -93,6 +93,9 @@ void tw_plan_describe(const tw_plan *plan, tw_value v, char *out, size_t size) {
         if (info->slope_of != TW_NONE) {
             n = snprintf(out + used, size - used, "gradient of ");
             v = info->slope_of;
+        } else if (info->origin != TW_NONE) {
+            n = snprintf(out + used, size - used, "recomputed ");
+            v = info->origin;
         } else if (info->name || info->root != v) {
             n = snprintf(out + used, size - used, "%s", info->name ? info->name : "");
             v = info->name ? TW_NONE : info->root;

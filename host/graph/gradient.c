@@ -9,6 +9,7 @@ typedef struct tw_backward {
     bool *requires; /* by value: a parameter or a wanted value lies behind it */
     tw_value *grad; /* by root value: the gradient so far */
     int count;      /* values of the forward part */
+    tw_remake remake;
 } tw_backward;
 
 static tw_value root_of(const tw_plan *plan, tw_value v) {
@@ -250,7 +251,9 @@ static void walk(tw_backward *b, int last_node) {
         if (!reached || !rules[node.kind] || !needs(b, node.out[0])) continue;
         tw_value dy = gradient_of(b, node.out[0]);
         if (dy == TW_NONE && node.kind != TW_OP_SPLIT) continue;
+        const int from = plan->n_nodes;
         rules[node.kind](b, &node, dy);
+        tw_remake_operands(&b->remake, from);
     }
     for (tw_value v = 0; v < b->count && plan->status == TW_OK; v++) {
         tw_value g = b->grad[v];
@@ -277,12 +280,12 @@ tw_status tw_plan_backward(tw_plan *plan, tw_value loss, double scale) {
                      (long long)tw_desc_count(tw_plan_desc(plan, loss)));
         return plan->status;
     }
-    tw_backward b = {plan, NULL, NULL, plan->n_values};
+    tw_backward b = {.plan = plan, .count = plan->n_values};
     b.requires = tw_allocate(plan->ctx, (size_t)b.count, sizeof *b.requires);
     b.grad = tw_allocate(plan->ctx, (size_t)b.count, sizeof *b.grad);
     if (!b.requires || !b.grad) {
         tw_plan_fail(plan, TW_ERROR_MEMORY, "backward: out of memory");
-    } else if (trace(&b)) {
+    } else if (tw_remake_begin(&b.remake, plan) && trace(&b)) {
         int last_node = plan->n_nodes - 1;
         plan->forward_nodes = plan->n_nodes;
         tw_value one = temp(plan, loss);
@@ -291,6 +294,7 @@ tw_status tw_plan_backward(tw_plan *plan, tw_value loss, double scale) {
         b.grad[root_of(plan, loss)] = one;
         walk(&b, last_node);
     }
+    tw_remake_end(&b.remake);
     tw_free(plan->ctx, b.requires);
     tw_free(plan->ctx, b.grad);
     return plan->status;

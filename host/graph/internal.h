@@ -27,6 +27,7 @@ typedef struct tw_value_info {
     tw_value slope_of; /* whose gradient it is, or a part of it; TW_NONE: nobody's */
     void *address;     /* after compilation; outside values: as bound */
     bool owned;
+    tw_value origin; /* of a value that is made again: of which; else TW_NONE */
     /* Set by compilation. */
     bool needed, virtual_; /* virtual: inside a claimed region, never stored */
     int uses;
@@ -41,6 +42,8 @@ typedef struct tw_node {
     tw_value in[TW_OP_MAX_IN];
     tw_value out[TW_OP_MAX_OUT];
     bool live;
+    int block;  /* of a model; 0: none */
+    int origin; /* the node that this one is done again for; -1: none */
 } tw_node;
 
 /* One provider call of a run. */
@@ -59,8 +62,10 @@ struct tw_plan {
     tw_backend *backend;
     tw_dtype precision;
     bool no_regions, compiled;
-    bool holds, stale; /* parameters are constant; they changed since the last run */
-    tw_status status;  /* the first failure of the builder */
+    tw_recompute recompute;
+    int block, n_blocks; /* the one that is being described, 0 outside; those so far */
+    bool holds, stale;   /* parameters are constant; they changed since the last run */
+    tw_status status;    /* the first failure of the builder */
     char *error;
     tw_value_info *values;
     int n_values, cap_values;
@@ -77,6 +82,24 @@ struct tw_plan {
     bool ran, unrecordable; /* once as it should; recording a run failed */
     void *recording;        /* the backend's, of a whole run; null before the second one */
 };
+
+/* --- recompute.c: values of the forward pass that the backward pass makes again --- */
+
+typedef struct tw_remake {
+    tw_plan *plan;
+    int n_nodes, n_values; /* of the forward pass */
+    int *group;            /* by node: those done again together have a number; 0: not again */
+    bool *done;            /* by group */
+    int *maker;            /* by value: its node; -1: from outside */
+    bool *again;           /* by value */
+    tw_value *copy;        /* by value: what stands for it in the backward pass, once there */
+} tw_remake;
+
+/* False, with the plan's failure recorded, without memory. */
+bool tw_remake_begin(tw_remake *r, tw_plan *plan);
+/* Lets the nodes from index `from` on read what is made again, which comes before them. */
+void tw_remake_operands(tw_remake *r, int from);
+void tw_remake_end(tw_remake *r);
 
 /* Records a builder failure unless there was one already. Returns TW_NONE for convenience. */
 tw_value tw_plan_fail(tw_plan *plan, tw_status status, const char *format, ...) TW_PRINTF(3, 4);

@@ -18,12 +18,16 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
     if (o.precision != TW_F32 && o.precision != TW_F64)
         return tw_fail(ctx, TW_ERROR_UNSUPPORTED, "plan: precision %s: expected float32 or float64",
                        tw_dtype_name(o.precision));
+    if ((unsigned)o.recompute > TW_RECOMPUTE_BLOCKS)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT, "plan: recompute: %d is no tw_recompute",
+                       (int)o.recompute);
     tw_plan *plan = tw_allocate(ctx, 1, sizeof *plan);
     if (!plan) return TW_ERROR_MEMORY;
     plan->ctx = ctx;
     plan->backend = ctx->backend;
     plan->precision = o.precision;
     plan->no_regions = o.no_regions != 0;
+    plan->recompute = o.recompute;
     *out = plan;
     return TW_OK;
 }
@@ -104,7 +108,7 @@ tw_value tw_plan_new(tw_plan *plan, tw_desc desc) {
     memset(info, 0, sizeof *info);
     info->desc = desc;
     info->root = v;
-    info->gradient = info->slope_of = TW_NONE;
+    info->gradient = info->slope_of = info->origin = TW_NONE;
     return v;
 }
 
@@ -137,8 +141,18 @@ void tw_plan_emit(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, int n_
     if (attr) node->attr = *attr;
     node->n_in = n_in;
     node->n_out = n_out;
+    node->block = plan->block;
+    node->origin = -1;
     if (n_in) memcpy(node->in, in, (size_t)n_in * sizeof *in);
     if (n_out) memcpy(node->out, out, (size_t)n_out * sizeof *out);
+}
+
+void tw_plan_begin_block(tw_plan *plan) {
+    plan->block = ++plan->n_blocks;
+}
+
+void tw_plan_end_block(tw_plan *plan) {
+    plan->block = 0;
 }
 
 bool tw_desc_make(tw_dtype dtype, int rank, const int64_t *shape, tw_desc *out) {

@@ -7,6 +7,7 @@
  * al. 2020), layers.<i> [hidden, in or hidden], class_embedding [classes, hidden], output. */
 #include <string.h>
 
+#include "graph/builder.h"
 #include "models/architecture.h"
 #include "models/layers.h"
 
@@ -29,9 +30,11 @@ static tw_value build(tw_builder *b, const void *config, const tw_network_inputs
     for (int i = 0; i < c->layers; i++) {
         tw_scope layer = tw_scope_in("", "layers.%d", i);
         tw_scope embedding = tw_scope_in("", "time_embedding.%d", i);
+        tw_plan_begin_block(b->plan);
         h = tw_layer_linear(b, "", layer.text, h, c->hidden, TW_INIT_UNIFORM);
         tw_value e = tw_layer_linear(b, "", embedding.text, time, c->hidden, TW_INIT_UNIFORM);
         h = tw_plan_activation(b->plan, tw_plan_add(b->plan, h, e, 1.0, 1.0), c->act);
+        tw_plan_end_block(b->plan);
     }
     return tw_layer_linear(b, "", "output", h, c->out, TW_INIT_UNIFORM);
 }

@@ -86,12 +86,32 @@ static tw_value attention(unet *u, const char *scope, tw_value x, int groups, do
     return joined(u, scope, x, h, divisor);
 }
 
-/* One residual block of a level, with attention where the level has it. */
+/* Attention as a block of its own. */
+static tw_value attention_block(unet *u, const char *scope, tw_value x, int groups,
+                                double divisor) {
+    tw_plan_begin_block(u->plan);
+    x = attention(u, scope, x, groups, divisor);
+    tw_plan_end_block(u->plan);
+    return x;
+}
+
+static tw_value resnet_block(unet *u, const char *scope, tw_value x, int64_t channels,
+                             double divisor) {
+    tw_plan_begin_block(u->plan);
+    x = resnet(u, scope, x, channels, SAME, divisor);
+    tw_plan_end_block(u->plan);
+    return x;
+}
+
+/* One residual block of a level, of x and perhaps a skip, with attention where the level has it. */
 static tw_value layer(unet *u, tw_unet_block kind, const char *level, int j, tw_value x,
-                      int64_t channels) {
+                      tw_value skip, int64_t channels) {
     tw_scope r = tw_scope_in(level, "resnets.%d", j), a = tw_scope_in(level, "attentions.%d", j);
+    tw_plan_begin_block(u->plan);
+    if (skip != TW_NONE) x = tw_plan_concat(u->plan, (tw_value[]){x, skip}, 2);
     x = resnet(u, r.text, x, channels, SAME, 1.0);
-    return kind == TW_UNET_ATTENTION ? attention(u, a.text, x, u->config->groups, 1.0) : x;
+    tw_plan_end_block(u->plan);
+    return kind == TW_UNET_ATTENTION ? attention_block(u, a.text, x, u->config->groups, 1.0) : x;
 }
 
 static tw_value downsample(unet *u, tw_unet_block kind, const char *level, tw_value x) {
@@ -118,9 +138,12 @@ static tw_value down(unet *u, tw_value x) {
     for (int i = 0; i < c->levels; i++) {
         tw_scope level = tw_scope_in("", "down_blocks.%d", i);
         for (int j = 0; j < c->layers; j++)
-            u->skips[u->n_skips++] = x = layer(u, c->down[i], level.text, j, x, c->channels[i]);
-        if (i + 1 < c->levels)
-            u->skips[u->n_skips++] = x = downsample(u, c->down[i], level.text, x);
+            u->skips[u->n_skips++] = x =
+                layer(u, c->down[i], level.text, j, x, TW_NONE, c->channels[i]);
+        if (i + 1 == c->levels) break;
+        tw_plan_begin_block(u->plan);
+        u->skips[u->n_skips++] = x = downsample(u, c->down[i], level.text, x);
+        tw_plan_end_block(u->plan);
     }
     return x;
 }
@@ -129,21 +152,23 @@ static tw_value mid(unet *u, tw_value x) {
     const tw_unet_config *c = u->config;
     if (!c->mid) return x;
     const int64_t channels = c->channels[c->levels - 1];
-    x = resnet(u, "mid_block.resnets.0", x, channels, SAME, c->mid_scale);
+    x = resnet_block(u, "mid_block.resnets.0", x, channels, c->mid_scale);
     if (c->mid_attention)
-        x = attention(u, "mid_block.attentions.0", x, c->mid_attention_groups, c->mid_scale);
-    return resnet(u, "mid_block.resnets.1", x, channels, SAME, c->mid_scale);
+        x = attention_block(u, "mid_block.attentions.0", x, c->mid_attention_groups, c->mid_scale);
+    return resnet_block(u, "mid_block.resnets.1", x, channels, c->mid_scale);
 }
 
 static tw_value up(unet *u, tw_value x) {
     const tw_unet_config *c = u->config;
     for (int i = 0; i < c->levels; i++) {
         tw_scope level = tw_scope_in("", "up_blocks.%d", i);
-        for (int j = 0; j <= c->layers; j++) {
-            x = tw_plan_concat(u->plan, (tw_value[]){x, u->skips[--u->n_skips]}, 2);
-            x = layer(u, c->up[i], level.text, j, x, c->channels[c->levels - 1 - i]);
-        }
-        if (i + 1 < c->levels) x = upsample(u, c->up[i], level.text, x);
+        for (int j = 0; j <= c->layers; j++)
+            x = layer(u, c->up[i], level.text, j, x, u->skips[--u->n_skips],
+                      c->channels[c->levels - 1 - i]);
+        if (i + 1 == c->levels) break;
+        tw_plan_begin_block(u->plan);
+        x = upsample(u, c->up[i], level.text, x);
+        tw_plan_end_block(u->plan);
     }
     return x;
 }
@@ -196,9 +221,11 @@ static tw_value build(tw_builder *b, const void *config, const tw_network_inputs
     u.time = activate(&u, time_and_class(&u));
     u.skips[u.n_skips++] = x = conv3x3(&u, "", "conv_in", x, c->channels[0], TW_INIT_UNIFORM);
     x = up(&u, mid(&u, down(&u, x)));
+    tw_plan_begin_block(b->plan);
     x = tw_layer_group_norm(b, "", "conv_norm_out", x, TW_NONE,
                             (tw_norm_options){c->groups, c->eps, 1});
     x = conv3x3(&u, "", "conv_out", x, c->out_channels, TW_INIT_ZERO);
+    tw_plan_end_block(b->plan);
     if (c->time == TW_TIME_FOURIER) x = tw_plan_scale_samples(b->plan, x, in->t, 1);
     return x;
 }

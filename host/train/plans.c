@@ -79,7 +79,9 @@ tw_status tw_trainer_build_micro(tw_trainer *t) {
     tw_network network = {TW_NONE, NULL};
     tw_value loss;
     double part = 1.0 / (double)t->options.accumulate;
-    TW_TRY(tw_plan_create(t->ctx, NULL, &p->plan));
+    tw_plan_options options = TW_PLAN_OPTIONS_INIT;
+    options.recompute = t->options.recompute;
+    TW_TRY(tw_plan_create(t->ctx, &options, &p->plan));
     tw_tables tables = declare_tables(t, p->plan);
     tw_status s = describe_loss(t, p, tables, true, &network, &loss);
     if (s == TW_OK) {

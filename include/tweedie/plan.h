@@ -31,14 +31,23 @@ typedef int32_t tw_value;
 
 typedef enum tw_activation_kind { TW_SILU = 0, TW_RELU = 1, TW_GELU = 2 } tw_activation_kind;
 
+/* What the backward pass makes again rather than have it kept since the forward pass. The numbers
+ * are the same to the bit; dropout's masks follow from the noise's counter. */
+typedef enum tw_recompute {
+    TW_RECOMPUTE_NONE = 0,
+    TW_RECOMPUTE_NORMS = 1, /* results of normalisations, activations and dropout */
+    TW_RECOMPUTE_BLOCKS = 2 /* all within a model's blocks; only what passes between them is kept */
+} tw_recompute;
+
 typedef struct tw_plan_options {
     size_t size;
     tw_dtype precision; /* TW_F32, or TW_F64: the reference in double */
     int no_regions;     /* nonzero: every operation is a region of its own */
+    tw_recompute recompute;
 } tw_plan_options;
 
 #define TW_PLAN_OPTIONS_INIT                                                                       \
-    { sizeof(tw_plan_options), TW_F32, 0 }
+    { sizeof(tw_plan_options), TW_F32, 0, TW_RECOMPUTE_NONE }
 
 TW_API tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_plan **out);
 TW_API void tw_plan_free(tw_plan *plan);

@@ -38,12 +38,13 @@ typedef struct tw_trainer_options {
     tw_loss_weight weight;
     double snr_gamma;
     uint64_t seed;
+    tw_recompute recompute;
 } tw_trainer_options;
 
 #define TW_TRAINER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(tw_trainer_options), 1000, 64, 1, 1e-3, TW_LR_CONSTANT, 100, 0.9, 0.999, 1e-8, 0.0, \
-            1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0                              \
+            1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0, TW_RECOMPUTE_NONE           \
     }
 
 /* A trainer of `model`'s weights. It holds the model; the data set must outlive it. A model with

@@ -400,6 +400,7 @@ class Training : public testing::Test {
 TEST_F(Training, MakingATrainer) {
     for (const char *config : {kMlp, kUnet}) {
         open(config);
+        options.recompute = config == kUnet ? TW_RECOMPUTE_BLOCKS : TW_RECOMPUTE_NORMS;
         tw_test::fail_everywhere(
             scarce,
             [&]() -> Outcome {

@@ -50,6 +50,20 @@ static const std::vector<Use> info_uses = {
          json_decref(run);
      }},
     {"info",
+     {"recompute"},
+     [](EveryOption &t) {
+         double last = 1e18;
+         for (const char *what : {"none", "norms", "blocks"}) {
+             json_t *j =
+                 t.json({"info", "--plan", "--preset", "cifar10", "--json", "--recompute", what});
+             const double total = json_number_value(json_object_get(j, "total"));
+             EXPECT_LT(total, last) << what;
+             EXPECT_STREQ(json_string_value(json_object_get(j, "recompute")), what);
+             last = total;
+             json_decref(j);
+         }
+     }},
+    {"info",
      {"for", "batch-size"},
      [](EveryOption &t) {
          t.make_models();
@@ -82,6 +96,12 @@ static const std::vector<Misuse> info_misuses = {
     {"info", "preset", {"--preset", "scurve"}, 2, "belongs to --plan"},
     {"info", "for", {"--for", "sample"}, 2, "belongs to --plan"},
     {"info", "batch-size", {"--batch-size", "8"}, 2, "belongs to --plan"},
+    {"info", "recompute", {"--recompute", "norms"}, 2, "belongs to --plan"},
+    {"info",
+     "recompute",
+     {"--plan", "--preset", "scurve", "--for", "sample", "--recompute", "norms"},
+     2,
+     "belongs to --for train"},
     {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "8Q"}, 2, "such as 8G or 500M"},
     {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "0"}, 2, "such as 8G or 500M"},
     {"info", "model", {"--model", "absent"}, 1, "absent"},

@@ -190,6 +190,34 @@ static const std::vector<Use> train_uses = {
          }
      }},
     {"train",
+     {"recompute"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const std::string none = t.trained("classes.json");
+         auto arena = [&](const char *what) {
+             json_t *j = t.json({"train", "--config", "classes.json", "--dry-run", "--log-json",
+                                 "--recompute", what});
+             const json_int_t bytes =
+                 json_integer_value(json_object_get(json_object_get(j, "memory"), "arena"));
+             json_decref(j);
+             return bytes;
+         };
+         json_int_t last = arena("none");
+         for (const char *what : {"norms", "blocks"}) {
+             const std::string again = t.trained("classes.json", {"--recompute", what});
+             EXPECT_EQ(t.kept(again, "recompute"), std::string("\"") + what + "\"");
+             EXPECT_EQ(t.logged(again, "loss"), t.logged(none, "loss"));
+             EXPECT_EQ(t.weights(again), t.weights(none));
+             const json_int_t now = arena(what);
+             EXPECT_LT(now, last) << what;
+             last = now;
+         }
+         // A run may go on with less memory.
+         const std::string run = t.trained("classes.json", {"--steps", "2"});
+         t.works({"train", "--out", run, "--resume", "--steps", "4", "--recompute", "blocks"});
+         EXPECT_EQ(t.weights(run), t.weights(none));
+     }},
+    {"train",
      {"max-skipped", "check-finite"},
      [](EveryOption &t) {
          t.make_configs();
@@ -294,5 +322,6 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "log-json", {"--log-json=1"}, 2, "takes no value"},
     {"train", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
     {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32"},
+    {"train", "recompute", {"--recompute", "all"}, 2, "none, norms or blocks"},
     {"train", "threads", {"--threads", "two"}, 2, "a whole number from 0 to 1024"},
 };
