@@ -56,6 +56,7 @@ TEST_F(CudaSampling, SamplesAsTheCpuDoes) {
     add(kUnet, [](auto &o) { o.kind = TW_SAMPLER_DDPM, o.guidance = 2; });
     add(kUnet, [](auto &o) { o.clipping = TW_CLIPPING_DYNAMIC, o.dynamic_max = 2; });
     add(kUnet, [](auto &o) { o.clipping = TW_CLIPPING_RANGE, o.rederive_epsilon = 1; });
+    for (double guidance : {1.0, 2.5}) add(kAttention, [&](auto &o) { o.guidance = guidance; });
     add(kLearned, [](auto &o) { o.clipping = TW_CLIPPING_NONE; });
     for (tw_clipping clipping : {TW_CLIPPING_RANGE, TW_CLIPPING_DYNAMIC})
         add(kLearned, [&](auto &o) {

@@ -71,6 +71,11 @@ tw_status tw_own_group_norm_bwd(const tw_own_call *call);
 size_t tw_own_group_norm_workspace(const tw_own_call *call);
 size_t tw_own_group_norm_bwd_workspace(const tw_own_call *call);
 
+tw_status tw_own_attention(const tw_own_call *call);
+tw_status tw_own_attention_bwd(const tw_own_call *call);
+size_t tw_own_attention_bwd_workspace(const tw_own_call *call);
+const char *tw_own_attention_refuse(const tw_own_call *call);
+
 tw_status tw_own_act(const tw_own_call *call);
 tw_status tw_own_act_bwd(const tw_own_call *call);
 tw_status tw_own_axpby(const tw_own_call *call);
