@@ -78,7 +78,7 @@ Training Train(tw_context *ctx, const char *config) {
 }
 
 TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
-    for (const char *config : {kMlp}) {
+    for (const char *config : {kMlp, kUnet, kAttention}) {
         std::vector<Training> r;
         OnBoth([&](tw_context *ctx) { r.push_back(Train(ctx, config)); });
         const double loss = Distance(r[1].losses, r[0].losses),
@@ -90,7 +90,7 @@ TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
         EXPECT_LT(weights, 1e-5);
         EXPECT_LT(ema, 1e-5);
         EXPECT_NEAR(r[1].held_out, r[0].held_out, 1e-5 * r[0].held_out);
-        const std::string name = config == kMlp ? "mlp" : "unet";
+        const std::string name = config == kMlp ? "mlp" : config == kUnet ? "unet" : "attention";
         Note((name + "_losses").c_str(), loss);
         Note((name + "_weights").c_str(), weights);
     }
@@ -116,7 +116,7 @@ struct Micro { // a trainer's first plan, run by hand
 
 TEST_F(CudaTraining, ARunNeitherAllocatesNorWaitsAndIsRecordedOnce) {
     Context c(TW_DEVICE_CUDA);
-    Micro micro(c.get(), kMlp);
+    Micro micro(c.get(), kUnet);
     tw_plan_stats stats = {};
     stats.size = sizeof stats;
     ASSERT_EQ(tw_plan_get_stats(micro.t->micro.plan, &stats), TW_OK);
@@ -147,7 +147,7 @@ TEST_F(CudaTraining, ReplaysGiveTheSameBits) {
         tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
         o.poison = how == 1;
         Context c(TW_DEVICE_CUDA, &o);
-        Micro micro(c.get(), kMlp);
+        Micro micro(c.get(), kUnet);
         emulated::break_captures(how == 2);
         if (how == 3) {
             ASSERT_EQ(tw_plan_start_times(micro.t->micro.plan), TW_OK);

@@ -12,6 +12,8 @@ static const tw_own_entry entries[TW_OP_COUNT] = {
     [TW_OP_CONV2D] = {tw_own_conv2d, tw_own_conv2d_workspace, tw_own_conv2d_refuse},
     [TW_OP_CONV2D_BWD_DATA] = {tw_own_conv2d_bwd_data, tw_own_conv2d_bwd_data_workspace,
                                tw_own_conv2d_refuse},
+    [TW_OP_CONV2D_BWD_WEIGHT] = {tw_own_conv2d_bwd_weight, tw_own_conv2d_bwd_weight_workspace,
+                                 tw_own_conv2d_refuse},
     [TW_OP_GROUP_NORM] = {tw_own_group_norm, tw_own_group_norm_workspace, NULL},
     [TW_OP_GROUP_NORM_BWD] = {tw_own_group_norm_bwd, tw_own_group_norm_bwd_workspace, NULL},
     [TW_OP_ACT] = {tw_own_act, NULL, NULL},

@@ -62,8 +62,10 @@ size_t tw_own_linear_bwd_weight_workspace(const tw_own_call *call);
 
 tw_status tw_own_conv2d(const tw_own_call *call);
 tw_status tw_own_conv2d_bwd_data(const tw_own_call *call);
+tw_status tw_own_conv2d_bwd_weight(const tw_own_call *call);
 size_t tw_own_conv2d_workspace(const tw_own_call *call);
 size_t tw_own_conv2d_bwd_data_workspace(const tw_own_call *call);
+size_t tw_own_conv2d_bwd_weight_workspace(const tw_own_call *call);
 const char *tw_own_conv2d_refuse(const tw_own_call *call);
 
 tw_status tw_own_group_norm(const tw_own_call *call);

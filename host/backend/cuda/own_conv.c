@@ -1,4 +1,4 @@
-/* Convolutions, and the gradients of their inputs. */
+/* Convolutions and their gradients. */
 #include <limits.h>
 
 #include "backend/cuda/own.h"
@@ -52,6 +52,15 @@ static twk_conv_args data_gradient(const tw_own_call *c) {
     return a;
 }
 
+static twk_conv_args weight_gradient(const tw_own_call *c) {
+    twk_conv_args a = shape(c);
+    a.x = c->op.in[0];
+    a.dy = c->op.in[1];
+    a.dweight = c->op.out[0];
+    a.dbias = c->op.n_out > 1 ? c->op.out[1] : NULL;
+    return a;
+}
+
 tw_status tw_own_conv2d(const tw_own_call *c) {
     const twk_conv_args a = forward(c);
     return tw_own_done(c, twk_conv_forward(&a, c->stream));
@@ -62,6 +71,11 @@ tw_status tw_own_conv2d_bwd_data(const tw_own_call *c) {
     return tw_own_done(c, twk_conv_input_gradient(&a, c->stream));
 }
 
+tw_status tw_own_conv2d_bwd_weight(const tw_own_call *c) {
+    const twk_conv_args a = weight_gradient(c);
+    return tw_own_done(c, twk_conv_weight_gradient(&a, c->stream));
+}
+
 size_t tw_own_conv2d_workspace(const tw_own_call *c) {
     const twk_conv_args a = forward(c);
     return twk_conv_workspace(&a);
@@ -70,4 +84,9 @@ size_t tw_own_conv2d_workspace(const tw_own_call *c) {
 size_t tw_own_conv2d_bwd_data_workspace(const tw_own_call *c) {
     const twk_conv_args a = data_gradient(c);
     return twk_conv_input_gradient_workspace(&a);
+}
+
+size_t tw_own_conv2d_bwd_weight_workspace(const tw_own_call *c) {
+    const twk_conv_args a = weight_gradient(c);
+    return twk_conv_weight_gradient_workspace(&a);
 }
