@@ -44,6 +44,19 @@ constexpr int narrow_threads = 128, narrow_columns = 32;
 template <int D, bool KEYS> constexpr int narrow_m = D == 32 || (D == 64 && !KEYS) ? 2 : 1;
 template <int D, bool KEYS> constexpr int narrow_rows = 64 * narrow_m<D, KEYS>;
 
+// Writes a warp's rows of a gradient, where it is wanted, through its part of a tile of ROWS.
+template <typename T, int D, int ROWS, int M>
+TW_DEVICE void leave_gradient(const AttentionMatrix &out, const BlockPlace &place, int warp_row,
+                              unsigned char *tile, const TokenSums<D, M> &sums, float scale,
+                              const AttentionGradient &in) {
+    if (!out.data) return;
+    float factor[M][2];
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) factor[i / 2][i % 2] = scale;
+    leave_sums<T, D, ROWS>(place.output<T>(out) + warp_row * out.row, out.row, tile, sums, factor,
+                           in.x_tokens - place.row0 - warp_row, in.head_size);
+}
+
 // Work: a block of four warps owns 128 (64) rows of one head, queries for dq or keys for dk and dv,
 // and walks over tiles of 32 of the others, the next of which is copied meanwhile. Probabilities
 // and gradients of the scores stay in registers. Limit: the tensor cores through mma.sync and
@@ -113,19 +126,9 @@ __global__ void __launch_bounds__(narrow_threads, 2)
         }
     }
     if (first_row >= in.x_tokens) return;
-    float factor[M][2];
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) factor[i / 2][i % 2] = in.factor;
-    if (in.out.data)
-        leave_sums<T, D, BM>(place.output<T>(in.out) + warp_row * in.out.row, in.out.row,
-                             x1 + warp_row * bytes, sums, factor, in.x_tokens - first_row,
-                             in.head_size);
-    if (!KEYS || !in.out2.data) return;
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) factor[i / 2][i % 2] = 1.0f;
-    leave_sums<T, D, BM>(place.output<T>(in.out2) + warp_row * in.out2.row, in.out2.row,
-                         x2 + warp_row * bytes, sums2, factor, in.x_tokens - first_row,
-                         in.head_size);
+    leave_gradient<T, D, BM>(in.out, place, warp_row, x1 + warp_row * bytes, sums, in.factor, in);
+    if constexpr (KEYS)
+        leave_gradient<T, D, BM>(in.out2, place, warp_row, x2 + warp_row * bytes, sums2, 1.0f, in);
 }
 
 // Work: a block of four warps owns 64 (32) rows of one head and one of its gradients; SECOND: of q
