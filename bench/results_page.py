@@ -32,7 +32,8 @@ KERNELS = {
     "conv_gradient": ["convolution input gradient (fp32 also as tf32)"],
     "conv_weight": ["convolution weight gradient (fp32 also as tf32)"],
     "gemm": ["batched matrix products (fp32 also as tf32)"],
-    "attention": ["attention forward (fp32 also as tf32)", "attention backward (fp32 also as tf32)"],
+    "attention": ["attention forward (fp32 also as tf32)",
+                  "attention backward (fp32 also as tf32)"],
     "block": ["a residual block of launchers, forward"],
     "optimizer": ["multi-tensor AdamW with EMA", "norm over many tensors"],
 }

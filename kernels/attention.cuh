@@ -12,14 +12,9 @@
 #pragma once
 
 #include "kernels.h"
-#include "device/copy.cuh"
 #include "device/launch.cuh"
-#include "device/ldmatrix.cuh"
-#include "device/math.cuh"
-#include "device/mma.cuh"
-#include "device/swizzle.cuh"
-#include "device/vec.cuh"
 #include "device/warp.cuh"
+#include "gemm_core.cuh"
 
 namespace tw {
 
@@ -83,13 +78,20 @@ struct BlockPlace {
     }
 };
 
-// A tile of tokens, D elements of 16 bits each: panels of 64 (32) elements side by side, so that a
-// row of a panel is 128 (64) bytes and swizzled.
-template <int D_> struct TokenTile {
-    static constexpr int d = D_, row_bytes = d % 64 ? 64 : 128;
-    static constexpr int chunks = row_bytes / 16, panels = 2 * d / row_bytes;
-    static constexpr int steps = row_bytes / 32; // of 16 elements, what a product takes at once
-    static constexpr TW_BOTH int bytes(int rows) { return rows * d * 2; }
+template <typename MATH> using Stored = typename StorageOf<MATH>::Type;
+// What a product takes at once: 32 bytes of a row, or so many weights.
+template <typename MATH> constexpr int step_elements = 32 / (int)sizeof(Stored<MATH>);
+template <typename MATH> constexpr bool is_tf32 = std::is_same<MATH, tf32>::value;
+
+// A tile of tokens, D elements each: panels side by side, whose rows are 128 (64) bytes and
+// swizzled.
+template <typename MATH, int D_> struct TokenTile {
+    static constexpr int d = D_, size = (int)sizeof(Stored<MATH>);
+    static constexpr int row_bytes = d * size % 128 ? 64 : 128, per_panel = row_bytes / size;
+    static constexpr int chunks = row_bytes / 16, panels = d / per_panel;
+    static constexpr int steps = row_bytes / 32;
+    static constexpr int fragments = per_panel / 8; // of D, that is of eight columns
+    static constexpr TW_BOTH int bytes(int rows) { return rows * d * size; }
     static TW_DEVICE unsigned at(int rows, int row, int chunk) {
         return (unsigned)(chunk / chunks * rows * row_bytes) +
                swizzled<row_bytes>((unsigned)row, (unsigned)(chunk % chunks));
@@ -98,65 +100,93 @@ template <int D_> struct TokenTile {
 
 // Starts copying ROWS tokens from row0 on; those past the last, and channels past the last, are 0.
 template <typename T, int D, int ROWS, int THREADS>
-TW_DEVICE void fetch_tokens(unsigned char *tile, const HeadRows<T> &from, int row0, int rows,
-                            int channels) {
-    constexpr int across = D / 8, pass = THREADS / across;
+TW_DEVICE void fetch_tokens(unsigned char *tile, const HeadRows<Stored<T>> &from, int row0,
+                            int rows, int channels) {
+    constexpr int per = per_16<Stored<T>>, across = D / per, pass = THREADS / across;
     static_assert(ROWS % pass == 0, "whole passes");
     const int chunk = (int)threadIdx.x % across, row = (int)threadIdx.x / across;
-    const T *at = from.data + (row0 + row) * from.row + chunk * 8;
-    const int left = chunk * 8 < channels ? rows - row0 - row : 0;
+    const Stored<T> *at = from.data + (row0 + row) * from.row + chunk * per;
+    const int left = chunk * per < channels ? rows - row0 - row : 0;
 #pragma unroll
     for (int i = 0; i < ROWS / pass; i++) {
-        copy_async_16(tile + TokenTile<D>::at(ROWS, row + i * pass, chunk), at,
+        copy_async_16(tile + TokenTile<T, D>::at(ROWS, row + i * pass, chunk), at,
                       i * pass < left ? 16 : 0);
         at += pass * from.row;
     }
 }
 
-// Where in a panel this lane's row lies for load_matrices, step by step of 16 elements: as rows of
-// A (and, transposed, as B from rows along K), and as columns of B. A step is two chunks, whose
-// number the swizzle only flips bits of.
+// Where in a panel this lane's row lies for load_matrices, step by step of 32 bytes: as rows of A
+// (and, transposed, as B from rows along K), and as columns of B; and its two words of B in rows
+// along K, which are neighbours (see pack_weights). A step is two chunks, whose number the swizzle
+// only flips bits of.
 template <int ROW_BYTES> struct LaneRows {
-    unsigned a0, b0;
+    unsigned a0, b0, word0;
     TW_DEVICE LaneRows() {
         const unsigned lane = threadIdx.x % 32;
         a0 = swizzled<ROW_BYTES>(lane % 16, lane / 16);
         b0 = swizzled<ROW_BYTES>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        word0 = swizzled<ROW_BYTES>(lane % 4 * 2, lane / 16) + lane / 4 % 4 * 4;
     }
     TW_DEVICE unsigned a(int step) const { return a0 ^ (unsigned)(32 * step); }
     TW_DEVICE unsigned b(int step) const { return b0 ^ (unsigned)(32 * step); }
+    TW_DEVICE unsigned word(int step, int row) const {
+        static_assert(ROW_BYTES == 64 || ROW_BYTES == 128, "rows as swizzled");
+        return ((word0 ^ (unsigned)(16 * row)) + (unsigned)(ROW_BYTES * row)) ^
+               (unsigned)(32 * step);
+    }
 };
 
-// Fragments of A: 16 M rows by 16 elements, from one panel.
-template <int ROW_BYTES, int M>
+template <typename T, int WORDS> TW_DEVICE void round_words(uint32_t (&words)[WORDS]) {
+    if constexpr (is_tf32<T>) {
+#pragma unroll
+        for (int w = 0; w < WORDS; w++) words[w] = to_tf32(words[w]);
+    }
+}
+
+// Fragments of A: 16 M rows by one step of elements, from one panel.
+template <typename T, int ROW_BYTES, int M>
 TW_DEVICE void load_rows(FragmentA (&a)[M], const unsigned char *panel, unsigned at) {
 #pragma unroll
-    for (int i = 0; i < M; i++) load_matrices(a[i].word, panel + i * 16 * ROW_BYTES + at);
+    for (int i = 0; i < M; i++) {
+        load_matrices(a[i].word, panel + i * 16 * ROW_BYTES + at);
+        round_words<T>(a[i].word);
+    }
 }
 
 // Fragments of B: 8 N rows of the panel are its columns.
-template <int ROW_BYTES, int N>
+template <typename T, int ROW_BYTES, int N>
 TW_DEVICE void load_columns(FragmentB (&b)[N], const unsigned char *panel, unsigned at) {
 #pragma unroll
     for (int j = 0; j < N; j += 2) {
         uint32_t two[4];
         load_matrices(two, panel + j * 8 * ROW_BYTES + at);
+        round_words<T>(two);
         b[j] = FragmentB{{two[0], two[1]}};
         b[j + 1] = FragmentB{{two[2], two[3]}};
     }
 }
 
-// Fragments of B: 16 rows of the panel are its rows, 8 N of its elements from the panel's start on
+// Fragments of B: rows of the panel are its rows, 8 N elements of them from element 8 `first` on
 // its columns.
-template <int N, int ROW_BYTES>
+template <typename T, int N, int ROW_BYTES>
 TW_DEVICE void load_turned(FragmentB (&b)[N], const unsigned char *panel,
-                           const LaneRows<ROW_BYTES> &at, int first_step = 0) {
+                           const LaneRows<ROW_BYTES> &at, int first = 0) {
+    if constexpr (is_tf32<T>) {
 #pragma unroll
-    for (int j = 0; j < N; j += 2) {
-        uint32_t two[4];
-        load_matrices_transposed(two, panel + at.a(first_step + j / 2));
-        b[j] = FragmentB{{two[0], two[1]}};
-        b[j + 1] = FragmentB{{two[2], two[3]}};
+        for (int j = 0; j < N; j++) {
+#pragma unroll
+            for (int w = 0; w < 2; w++)
+                b[j].word[w] = *reinterpret_cast<const uint32_t *>(panel + at.word(first + j, w));
+            round_words<T>(b[j].word);
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j += 2) {
+            uint32_t two[4];
+            load_matrices_transposed(two, panel + at.a((first + j) / 2));
+            b[j] = FragmentB{{two[0], two[1]}};
+            b[j + 1] = FragmentB{{two[2], two[3]}};
+        }
     }
 }
 
@@ -164,46 +194,57 @@ TW_DEVICE void load_turned(FragmentB (&b)[N], const unsigned char *panel,
 // at the warp's first row.
 template <typename T, int D, int X_ROWS, int Y_ROWS, int M, int N>
 TW_DEVICE void add_scores(FragmentC (&s)[M][N], const unsigned char *x, const unsigned char *y,
-                          const LaneRows<TokenTile<D>::row_bytes> &at) {
-    using Tile = TokenTile<D>;
+                          const LaneRows<TokenTile<T, D>::row_bytes> &at) {
+    using Tile = TokenTile<T, D>;
     constexpr int bytes = Tile::row_bytes;
 #pragma unroll
-    for (int k = 0; k < D / 16; k++) {
+    for (int k = 0; k < D / step_elements<T>; k++) {
         FragmentA a[M];
         FragmentB b[N];
-        load_rows<bytes>(a, x + k / Tile::steps * X_ROWS * bytes, at.a(k % Tile::steps));
-        load_columns<bytes>(b, y + k / Tile::steps * Y_ROWS * bytes, at.b(k % Tile::steps));
+        load_rows<T, bytes>(a, x + k / Tile::steps * X_ROWS * bytes, at.a(k % Tile::steps));
+        load_columns<T, bytes>(b, y + k / Tile::steps * Y_ROWS * bytes, at.b(k % Tile::steps));
         multiply_tile<T>(s, a, b);
     }
 }
 
 // The sums of a warp over all channels, panel by panel.
-template <int D, int M> using TokenSums = FragmentC[TokenTile<D>::panels][M][TokenTile<D>::chunks];
+template <typename T, int D, int M>
+using TokenSums = FragmentC[TokenTile<T, D>::panels][M][TokenTile<T, D>::fragments];
 
-// sums += w z for the weights of 16 columns, which are 16 rows of z; it has Z_ROWS.
+// sums += w z for the weights of a step, which are as many rows of z; it has Z_ROWS.
 template <typename T, int D, int Z_ROWS, int M>
-TW_DEVICE void add_weighted(TokenSums<D, M> &sums, const FragmentA (&w)[M], const unsigned char *z,
-                            const LaneRows<TokenTile<D>::row_bytes> &at) {
-    using Tile = TokenTile<D>;
+TW_DEVICE void add_weighted(TokenSums<T, D, M> &sums, const FragmentA (&w)[M],
+                            const unsigned char *z,
+                            const LaneRows<TokenTile<T, D>::row_bytes> &at) {
+    using Tile = TokenTile<T, D>;
 #pragma unroll
     for (int p = 0; p < Tile::panels; p++) {
-        FragmentB b[Tile::chunks];
-        load_turned(b, z + p * Z_ROWS * Tile::row_bytes, at);
+        FragmentB b[Tile::fragments];
+        load_turned<T>(b, z + p * Z_ROWS * Tile::row_bytes, at);
         multiply_tile<T>(sums[p], w, b);
     }
 }
 
-// Weights of 16 neighbouring columns, rounded: what a lane holds of D in two neighbouring
-// fragments is what it must bring of A.
+// Weights of a step's neighbouring columns, rounded. In 16 bits, what a lane holds of D in two
+// neighbouring fragments is what it must bring of A. In tf32 it holds columns 2 t and 2 t + 1 and
+// must bring columns t and t + 4: the columns are taken in that order, and so are the rows of z.
 template <typename T, int M, int N>
 TW_DEVICE void pack_weights(FragmentA (&a)[M], const FragmentC (&w)[M][N], int block) {
 #pragma unroll
     for (int i = 0; i < M; i++) {
-        const float *const left = w[i][2 * block].c, *const right = w[i][2 * block + 1].c;
-        a[i].word[0] = pack_pair(T{}, left[0], left[1]);
-        a[i].word[1] = pack_pair(T{}, left[2], left[3]);
-        a[i].word[2] = pack_pair(T{}, right[0], right[1]);
-        a[i].word[3] = pack_pair(T{}, right[2], right[3]);
+        if constexpr (is_tf32<T>) {
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                a[i].word[e % 2 * 2 + e / 2] = float_to_bits(w[i][block].c[e]);
+            round_words<T>(a[i].word);
+            continue;
+        } else {
+            const float *const left = w[i][2 * block].c, *const right = w[i][2 * block + 1].c;
+            a[i].word[0] = pack_pair(T{}, left[0], left[1]);
+            a[i].word[1] = pack_pair(T{}, left[2], left[3]);
+            a[i].word[2] = pack_pair(T{}, right[0], right[1]);
+            a[i].word[3] = pack_pair(T{}, right[2], right[3]);
+        }
     }
 }
 
@@ -292,9 +333,10 @@ TW_DEVICE void exponentials(FragmentC (&s)[M][N], const float (&reference)[M][2]
         }
 }
 
-// Lays rounded sums, each row times its factor, down in a panel: columns 8 N of it from `chunk` on.
+// Lays rounded sums, each row times its factor, down in a panel: 8 N columns of it from 8 `first`
+// on.
 template <typename T, int ROW_BYTES, int M, int N>
-TW_DEVICE void lay_down(unsigned char *panel, int chunk, const FragmentC (&d)[M][N],
+TW_DEVICE void lay_down(unsigned char *panel, int first, const FragmentC (&d)[M][N],
                         const float (&factor)[M][2]) {
     const int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
@@ -303,36 +345,45 @@ TW_DEVICE void lay_down(unsigned char *panel, int chunk, const FragmentC (&d)[M]
         for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const unsigned at =
-                    swizzled<ROW_BYTES>((unsigned)(16 * i + 8 * h + g), (unsigned)(chunk + j));
-                *reinterpret_cast<uint32_t *>(panel + at + 4 * t) = pack_pair(
-                    T{}, d[i][j].c[2 * h] * factor[i][h], d[i][j].c[2 * h + 1] * factor[i][h]);
+                const unsigned row = (unsigned)(16 * i + 8 * h + g), column = (unsigned)(first + j);
+                const float left = d[i][j].c[2 * h] * factor[i][h];
+                const float right = d[i][j].c[2 * h + 1] * factor[i][h];
+                if constexpr (is_tf32<T>) {
+                    float *const to = reinterpret_cast<float *>(
+                        panel + swizzled<ROW_BYTES>(row, 2 * column + (unsigned)t / 2) + t % 2 * 8);
+                    to[0] = left;
+                    to[1] = right;
+                } else {
+                    *reinterpret_cast<uint32_t *>(panel + swizzled<ROW_BYTES>(row, column) +
+                                                  4 * t) = pack_pair(T{}, left, right);
+                }
             }
 }
 
 // Writes ROWS tokens of a tile that has TILE_ROWS, by `threads` threads of which this is number
 // `thread`; `rows` of them exist.
 template <typename T, int D, int ROWS, int TILE_ROWS>
-TW_DEVICE void write_tokens(T *to, int64_t stride, const unsigned char *tile, int rows,
+TW_DEVICE void write_tokens(Stored<T> *to, int64_t stride, const unsigned char *tile, int rows,
                             int channels, int thread, int threads) {
-    constexpr int across = D / 8;
+    constexpr int per = per_16<Stored<T>>, across = D / per;
     for (int i = thread; i < ROWS * across; i += threads) {
         const int row = i / across, chunk = i % across;
-        if (row >= rows || chunk * 8 >= channels) continue;
+        if (row >= rows || chunk * per >= channels) continue;
         write_16(
-            to + row * stride + chunk * 8,
-            *reinterpret_cast<const Bytes16 *>(tile + TokenTile<D>::at(TILE_ROWS, row, chunk)));
+            to + row * stride + chunk * per,
+            *reinterpret_cast<const Bytes16 *>(tile + TokenTile<T, D>::at(TILE_ROWS, row, chunk)));
     }
 }
 
 // Writes a warp's rows, each times its factor, through its part of a tile of TILE_ROWS.
 template <typename T, int D, int TILE_ROWS, int M>
-TW_DEVICE void leave_sums(T *to, int64_t stride, unsigned char *tile, const TokenSums<D, M> &sums,
-                          const float (&factor)[M][2], int rows, int channels) {
-    constexpr int bytes = TokenTile<D>::row_bytes;
+TW_DEVICE void leave_sums(Stored<T> *to, int64_t stride, unsigned char *tile,
+                          const TokenSums<T, D, M> &sums, const float (&factor)[M][2], int rows,
+                          int channels) {
+    constexpr int bytes = TokenTile<T, D>::row_bytes;
     sync_warp(full_warp); // the other lanes are done with what was there
 #pragma unroll
-    for (int p = 0; p < TokenTile<D>::panels; p++)
+    for (int p = 0; p < TokenTile<T, D>::panels; p++)
         lay_down<T, bytes>(tile + p * TILE_ROWS * bytes, 0, sums[p], factor);
     sync_warp(full_warp);
     write_tokens<T, D, 16 * M, TILE_ROWS>(to, stride, tile, rows, channels, (int)threadIdx.x % 32,

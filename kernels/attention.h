@@ -12,15 +12,15 @@ extern "C" {
  * i of head h of sample n starts at q + n q_batch + i q_row + h head_size, likewise in k, v and o:
  * packed q, k, v of one projection are read in place. Heads of 1 to 512 channels.
  *
- * 16-bit formats run on the tensor cores where head_size and all strides are multiples of 8 and
- * every tensor starts at a multiple of 16 bytes; else, and in fp32, on the fp32 units. The softmax
- * and all sums are fp32; on the tensor cores the probabilities, and in the gradients of q and k
- * those of the scores, are rounded to the format before the second product. */
+ * 16-bit formats, and fp32 as tf32, run on the tensor cores where head_size and all strides are
+ * multiples of 16 bytes, as is where every tensor starts; else, and in exact fp32, on the fp32
+ * units. The softmax and all sums are fp32; on the tensor cores the probabilities, and in the
+ * gradients of q and k those of the scores, are rounded to the format before the second product. */
 typedef struct twk_attention_args {
     int64_t batch, q_tokens, k_tokens; /* k_tokens: of k and v */
     int heads, head_size;
     twk_format format; /* of every tensor but lse */
-    int tf32;          /* TWK_UNSUPPORTED so far */
+    int tf32;          /* fp32 on the tensor cores, rounded to 10 bits of fraction */
     float scale;       /* 0: 1 / sqrt(head_size) */
     const void *q, *k, *v;
     int64_t q_row, k_row, v_row, q_batch, k_batch, v_batch;

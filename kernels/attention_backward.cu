@@ -40,21 +40,22 @@ __global__ void __launch_bounds__(stats_threads)
 }
 
 // Four warps with 16 M rows each.
-constexpr int narrow_threads = 128, narrow_columns = 32;
+constexpr int narrow_threads = 128;
+template <typename T, int D> constexpr int narrow_columns = is_tf32<T> &&D == 128 ? 16 : 32;
 template <int D, bool KEYS> constexpr int narrow_m = D == 32 || (D == 64 && !KEYS) ? 2 : 1;
 template <int D, bool KEYS> constexpr int narrow_rows = 64 * narrow_m<D, KEYS>;
 
 // Writes a warp's rows of a gradient, where it is wanted, through its part of a tile of ROWS.
 template <typename T, int D, int ROWS, int M>
 TW_DEVICE void leave_gradient(const AttentionMatrix &out, const BlockPlace &place, int warp_row,
-                              unsigned char *tile, const TokenSums<D, M> &sums, float scale,
+                              unsigned char *tile, const TokenSums<T, D, M> &sums, float scale,
                               const AttentionGradient &in) {
     if (!out.data) return;
     float factor[M][2];
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) factor[i / 2][i % 2] = scale;
-    leave_sums<T, D, ROWS>(place.output<T>(out) + warp_row * out.row, out.row, tile, sums, factor,
-                           in.x_tokens - place.row0 - warp_row, in.head_size);
+    leave_sums<T, D, ROWS>(place.output<Stored<T>>(out) + warp_row * out.row, out.row, tile, sums,
+                           factor, in.x_tokens - place.row0 - warp_row, in.head_size);
 }
 
 // Work: a block of four warps owns 128 (64) rows of one head, queries for dq or keys for dk and dv,
@@ -64,17 +65,18 @@ TW_DEVICE void leave_gradient(const AttentionMatrix &out, const BlockPlace &plac
 template <typename T, int D, bool KEYS>
 __global__ void __launch_bounds__(narrow_threads, 2)
     attention_narrow_gradient_kernel(const AttentionGradient in) {
-    constexpr int M = narrow_m<D, KEYS>, BM = narrow_rows<D, KEYS>, BN = narrow_columns, N = BN / 8;
-    constexpr int bytes = TokenTile<D>::row_bytes, tile_bytes = TokenTile<D>::bytes(BN);
+    constexpr int M = narrow_m<D, KEYS>, BM = narrow_rows<D, KEYS>, BN = narrow_columns<T, D>,
+                  N = BN / 8;
+    constexpr int bytes = TokenTile<T, D>::row_bytes, tile_bytes = TokenTile<T, D>::bytes(BN);
     TW_SHARED(arena);
-    unsigned char *const x1 = arena.take<unsigned char>(TokenTile<D>::bytes(BM));
-    unsigned char *const x2 = arena.take<unsigned char>(TokenTile<D>::bytes(BM));
+    unsigned char *const x1 = arena.take<unsigned char>(TokenTile<T, D>::bytes(BM));
+    unsigned char *const x2 = arena.take<unsigned char>(TokenTile<T, D>::bytes(BM));
     unsigned char *const y1_tiles = arena.take<unsigned char>(2 * tile_bytes);
     unsigned char *const y2_tiles = arena.take<unsigned char>(2 * tile_bytes);
     QueryStats *const stats = arena.take<QueryStats>(KEYS ? 2 * BN : BM);
     const BlockPlace place(in, (int)blockIdx.x, BM);
     const int warp_row = (int)threadIdx.x / 32 * 16 * M, first_row = place.row0 + warp_row;
-    const HeadRows<T> y1 = place.rows<T>(in.y1), y2 = place.rows<T>(in.y2);
+    const HeadRows<Stored<T>> y1 = place.rows<Stored<T>>(in.y1), y2 = place.rows<Stored<T>>(in.y2);
     const QueryStats *const of_queries = in.stats + place.pair * in.stats_count;
     const auto fetch = [&](int j) {
         const int at = j % 2 * tile_bytes;
@@ -86,15 +88,15 @@ __global__ void __launch_bounds__(narrow_threads, 2)
             copy_async_8(stats + j % 2 * BN + threadIdx.x, of_queries + j * BN + threadIdx.x);
         copy_async_commit();
     };
-    fetch_tokens<T, D, BM, narrow_threads>(x1, place.rows<T>(in.x1), place.row0, in.x_tokens,
-                                           in.head_size);
-    fetch_tokens<T, D, BM, narrow_threads>(x2, place.rows<T>(in.x2), place.row0, in.x_tokens,
-                                           in.head_size);
+    fetch_tokens<T, D, BM, narrow_threads>(x1, place.rows<Stored<T>>(in.x1), place.row0,
+                                           in.x_tokens, in.head_size);
+    fetch_tokens<T, D, BM, narrow_threads>(x2, place.rows<Stored<T>>(in.x2), place.row0,
+                                           in.x_tokens, in.head_size);
     if (!KEYS && threadIdx.x < BM)
         copy_async_8(stats + threadIdx.x, of_queries + place.row0 + threadIdx.x);
     fetch(0);
     const LaneRows<bytes> at;
-    TokenSums<D, M> sums = {}, sums2 = {};
+    TokenSums<T, D, M> sums = {}, sums2 = {};
     const int tiles = ceil_div(in.y_tokens, BN);
 #pragma unroll 1
     for (int j = 0; j < tiles; j++) {
@@ -109,20 +111,21 @@ __global__ void __launch_bounds__(narrow_threads, 2)
         add_scores<T, D, BM, BN>(p, x1 + warp_row * bytes, one, at);
         if (!KEYS && in.y_tokens - j * BN < BN) mask_columns(p, in.y_tokens - j * BN);
         probabilities<KEYS>(p, of, in.c);
-        FragmentA w[N / 2][M];
+        constexpr int steps = BN / step_elements<T>;
+        FragmentA w[steps][M];
         if (KEYS) {
 #pragma unroll
-            for (int b = 0; b < N / 2; b++) {
+            for (int b = 0; b < steps; b++) {
                 pack_weights<T>(w[b], p, b);
-                add_weighted<T, D, BN>(sums2, w[b], two + b * 16 * bytes, at);
+                add_weighted<T, D, BN>(sums2, w[b], two + b * step_elements<T> * bytes, at);
             }
         }
         add_scores<T, D, BM, BN>(dp, x2 + warp_row * bytes, two, at);
         score_gradients<KEYS>(p, dp, of);
 #pragma unroll
-        for (int b = 0; b < N / 2; b++) {
+        for (int b = 0; b < steps; b++) {
             pack_weights<T>(w[b], p, b);
-            add_weighted<T, D, BN>(sums, w[b], one + b * 16 * bytes, at);
+            add_weighted<T, D, BN>(sums, w[b], one + b * step_elements<T> * bytes, at);
         }
     }
     if (first_row >= in.x_tokens) return;
@@ -146,13 +149,13 @@ __global__ void __launch_bounds__(WIDE::threads, WIDE::blocks)
     QueryStats *const stats = arena.take<QueryStats>(BY_COLUMN ? WIDE::bn : WIDE::bm);
     const BlockPlace place(in, (int)blockIdx.x, WIDE::bm);
     const QueryStats *const of_queries = in.stats + place.pair * in.stats_count;
-    WideRing<T, WIDE> ring(stages, place.rows<T>(in.y1), place.rows<T>(in.y2), place.rows<T>(in.z),
-                           SECOND, in.y_tokens, in.head_size);
-    fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(x1, place.rows<T>(in.x1), place.row0,
+    WideRing<T, WIDE> ring(stages, place.rows<Stored<T>>(in.y1), place.rows<Stored<T>>(in.y2),
+                           place.rows<Stored<T>>(in.z), SECOND, in.y_tokens, in.head_size);
+    fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(x1, place.rows<Stored<T>>(in.x1), place.row0,
                                                       in.x_tokens, in.head_size);
     if (SECOND)
-        fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(x2, place.rows<T>(in.x2), place.row0,
-                                                          in.x_tokens, in.head_size);
+        fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(x2, place.rows<Stored<T>>(in.x2),
+                                                          place.row0, in.x_tokens, in.head_size);
     if (!BY_COLUMN && threadIdx.x < WIDE::bm)
         copy_async_8(stats + threadIdx.x, of_queries + place.row0 + threadIdx.x);
     ring.start();
@@ -179,7 +182,7 @@ __global__ void __launch_bounds__(WIDE::threads, WIDE::blocks)
     float factor[WIDE::o_m][2];
 #pragma unroll
     for (int i = 0; i < 2 * WIDE::o_m; i++) factor[i / 2][i % 2] = in.factor;
-    leave_wide<T, WIDE>(place.output<T>(in.out), in.out.row, x1, sums, factor,
+    leave_wide<T, WIDE>(place.output<Stored<T>>(in.out), in.out.row, x1, sums, factor,
                         in.x_tokens - place.row0, in.head_size);
 }
 
@@ -187,8 +190,8 @@ template <typename T, int D, bool KEYS>
 twk_status launch_narrow(AttentionGradient in, int64_t pairs, twk_stream stream) {
     constexpr int rows = narrow_rows<D, KEYS>;
     LaunchConfig config;
-    const size_t shared = TokenTile<D>::bytes(2 * rows + 4 * narrow_columns) +
-                          shared_bytes<QueryStats>(KEYS ? 2 * narrow_columns : rows);
+    const size_t shared = TokenTile<T, D>::bytes(2 * rows + 4 * narrow_columns<T, D>) +
+                          shared_bytes<QueryStats>(KEYS ? 2 * narrow_columns<T, D> : rows);
     const twk_status status =
         attention_config(&in, pairs, in.x_tokens, rows, narrow_threads, shared, stream, &config);
     if (status != TWK_OK) return status;
@@ -220,8 +223,9 @@ twk_status launch_tensor(const AttentionGradient &in, int64_t pairs, twk_stream 
     if (in.head_size <= 32) return launch_narrow<T, 32>(in, pairs, stream);
     if (in.head_size <= 64) return launch_narrow<T, 64>(in, pairs, stream);
     if (in.head_size <= 128) return launch_narrow<T, 128>(in, pairs, stream);
-    return in.head_size <= 256 ? launch_wide<T, Wide<256, 64>>(in, pairs, stream)
-                               : launch_wide<T, Wide<512, 32>>(in, pairs, stream);
+    constexpr int halves = is_tf32<T> ? 2 : 1; // twice the bytes
+    return in.head_size <= 256 ? launch_wide<T, Wide<T, 256, 64 / halves>>(in, pairs, stream)
+                               : launch_wide<T, Wide<T, 512, 32 / halves>>(in, pairs, stream);
 }
 
 int padded_queries(const twk_attention_args &a) {
@@ -294,6 +298,7 @@ struct Gradients {
     }
     twk_status launch(const AttentionGradient &in) const {
         if (!tensor) return launch_plain_gradient(in, a.format, pairs, stream);
+        if (a.tf32) return launch_tensor<tf32>(in, pairs, stream);
         return a.format == TWK_BF16 ? launch_tensor<bf16>(in, pairs, stream)
                                     : launch_tensor<f16>(in, pairs, stream);
     }
@@ -342,8 +347,9 @@ extern "C" twk_status twk_attention_backward(const twk_attention_args *args, twk
     twk_status status = check_attention(a);
     if (status == TWK_OK) status = check_gradients(a);
     if (status != TWK_OK) return status;
-    const bool tensor = a.format != TWK_F32 && aligned_attention(a) && aligned_16(a.d_o) &&
-                        aligned_16(a.dq) && aligned_16(a.dk) && aligned_16(a.dv);
+    const bool tensor = (a.format != TWK_F32 || a.tf32) && aligned_attention(a) &&
+                        aligned_16(a.d_o) && aligned_16(a.dq) && aligned_16(a.dk) &&
+                        aligned_16(a.dv);
     const Gradients gradients = {a, a.batch * a.heads, tensor, stream};
     status = gradients.stats();
     if (status == TWK_OK && a.dq) status = gradients.of_queries();

@@ -14,12 +14,12 @@ template <int M> TW_DEVICE void nothing_seen(float (&reference)[M][2]) {
 
 // Four warps with 32 rows each. Columns of a tile: as many as the registers have room for.
 constexpr int narrow_threads = 128, narrow_m = 2, narrow_rows = 128;
-template <int D> constexpr int narrow_columns = D <= 64 ? 64 : 32;
+template <typename T, int D> constexpr int narrow_columns = D <= 64 ? 64 : is_tf32<T> ? 16 : 32;
 
 // A warp's rows, finished: o = sums / sum through the warp's part of the tile of q.
 template <typename T, int D, int M>
 TW_DEVICE void leave_rows(const AttentionForward &in, const BlockPlace &place, int warp_row,
-                          unsigned char *tile, const TokenSums<D, M> &o,
+                          unsigned char *tile, const TokenSums<T, D, M> &o,
                           const float (&reference)[M][2], const float (&sum)[M][2]) {
     const int lane = (int)threadIdx.x % 32, first = place.row0 + warp_row;
     float factor[M][2];
@@ -33,8 +33,8 @@ TW_DEVICE void leave_rows(const AttentionForward &in, const BlockPlace &place, i
             if (in.lse && lane % 4 == 0 && row < in.q_tokens)
                 in.lse[place.pair * in.q_tokens + row] = reference[i][h] * in.scale + logf(all);
         }
-    leave_sums<T, D, narrow_rows>(place.output<T>(in.o) + warp_row * in.o.row, in.o.row, tile, o,
-                                  factor, in.q_tokens - first, in.head_size);
+    leave_sums<T, D, narrow_rows>(place.output<Stored<T>>(in.o) + warp_row * in.o.row, in.o.row,
+                                  tile, o, factor, in.q_tokens - first, in.head_size);
 }
 
 // Work: a block of four warps owns 128 queries of one head, a warp 32 of them with their sums in
@@ -44,30 +44,30 @@ TW_DEVICE void leave_rows(const AttentionForward &in, const BlockPlace &place, i
 // 65536 multiply-adds in the first product and 4 KB in the second); the exponentials below 64
 // channels.
 template <typename T, int D>
-__global__ void __launch_bounds__(narrow_threads, D == 32 ? 3 : 2)
+__global__ void __launch_bounds__(narrow_threads, D == 32 && !is_tf32<T> ? 3 : 2)
     attention_narrow_kernel(const AttentionForward in) {
-    constexpr int M = narrow_m, BM = narrow_rows, BN = narrow_columns<D>, N = BN / 8;
-    constexpr int bytes = TokenTile<D>::row_bytes, tile_bytes = TokenTile<D>::bytes(BN);
+    constexpr int M = narrow_m, BM = narrow_rows, BN = narrow_columns<T, D>, N = BN / 8;
+    constexpr int bytes = TokenTile<T, D>::row_bytes, tile_bytes = TokenTile<T, D>::bytes(BN);
     TW_SHARED(arena);
-    unsigned char *const q_tile = arena.take<unsigned char>(TokenTile<D>::bytes(BM));
+    unsigned char *const q_tile = arena.take<unsigned char>(TokenTile<T, D>::bytes(BM));
     unsigned char *const k_tiles = arena.take<unsigned char>(2 * tile_bytes);
     unsigned char *const v_tiles = arena.take<unsigned char>(2 * tile_bytes);
     const BlockPlace place(in, (int)blockIdx.x, BM);
     const int warp_row = (int)threadIdx.x / 32 * 16 * M;
     const bool there = place.row0 + warp_row < in.q_tokens; // has this warp any rows
-    const HeadRows<T> k = place.rows<T>(in.k), v = place.rows<T>(in.v);
+    const HeadRows<Stored<T>> k = place.rows<Stored<T>>(in.k), v = place.rows<Stored<T>>(in.v);
     const auto fetch = [&](int j) {
         const int at = j % 2 * tile_bytes;
         fetch_tokens<T, D, BN, narrow_threads>(k_tiles + at, k, j * BN, in.k_tokens, in.head_size);
         fetch_tokens<T, D, BN, narrow_threads>(v_tiles + at, v, j * BN, in.k_tokens, in.head_size);
         copy_async_commit();
     };
-    fetch_tokens<T, D, BM, narrow_threads>(q_tile, place.rows<T>(in.q), place.row0, in.q_tokens,
-                                           in.head_size);
+    fetch_tokens<T, D, BM, narrow_threads>(q_tile, place.rows<Stored<T>>(in.q), place.row0,
+                                           in.q_tokens, in.head_size);
     fetch(0);
     const LaneRows<bytes> at;
     unsigned char *const mine = q_tile + warp_row * bytes;
-    TokenSums<D, M> o = {};
+    TokenSums<T, D, M> o = {};
     float reference[M][2], sum[M][2] = {};
     nothing_seen(reference);
     const int tiles = ceil_div(in.k_tokens, BN);
@@ -86,17 +86,18 @@ __global__ void __launch_bounds__(narrow_threads, D == 32 ? 3 : 2)
 #pragma unroll
             for (int i = 0; i < M; i++) {
 #pragma unroll
-                for (int p = 0; p < TokenTile<D>::panels; p++) scale_rows(o[p][i], factor[i]);
+                for (int p = 0; p < TokenTile<T, D>::panels; p++) scale_rows(o[p][i], factor[i]);
                 sum[i][0] *= factor[i][0];
                 sum[i][1] *= factor[i][1];
             }
         }
         exponentials(s, reference, in.c, sum);
 #pragma unroll
-        for (int block = 0; block < N / 2; block++) {
+        for (int block = 0; block < BN / step_elements<T>; block++) {
             FragmentA w[M];
             pack_weights<T>(w, s, block);
-            add_weighted<T, D, BN>(o, w, v_tiles + j % 2 * tile_bytes + block * 16 * bytes, at);
+            add_weighted<T, D, BN>(
+                o, w, v_tiles + j % 2 * tile_bytes + block * step_elements<T> * bytes, at);
         }
     }
     if (there) leave_rows<T, D>(in, place, warp_row, mine, o, reference, sum);
@@ -152,8 +153,8 @@ TW_DEVICE void finish_wide(const AttentionForward &in, const BlockPlace &place, 
     merge_parts<WIDE>(parts, WIDE::o_row(), factor, total);
 #pragma unroll
     for (int i = 0; i < 2 * WIDE::o_m; i++) factor[i / 2][i % 2] = 1.0f / factor[i / 2][i % 2];
-    leave_wide<T, WIDE>(place.output<T>(in.o), in.o.row, tile, o, factor, in.q_tokens - place.row0,
-                        in.head_size);
+    leave_wide<T, WIDE>(place.output<Stored<T>>(in.o), in.o.row, tile, o, factor,
+                        in.q_tokens - place.row0, in.head_size);
 }
 
 // Work: a block of eight warps owns BM queries of one head: 128 x 256 or 64 x 512 sums, or half
@@ -169,10 +170,10 @@ __global__ void __launch_bounds__(WIDE::threads, WIDE::blocks)
     unsigned char *const slices = arena.take<unsigned char>(2 * WIDE::slice_bytes);
     float *const parts = arena.take<float>(WIDE::s_across * WIDE::bm);
     const BlockPlace place(in, (int)blockIdx.x, WIDE::bm);
-    const HeadRows<T> k = place.rows<T>(in.k), v = place.rows<T>(in.v);
+    const HeadRows<Stored<T>> k = place.rows<Stored<T>>(in.k), v = place.rows<Stored<T>>(in.v);
     WideRing<T, WIDE> ring(stages, k, v, v, false, in.k_tokens, in.head_size);
-    fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(q_tile, place.rows<T>(in.q), place.row0,
-                                                      in.q_tokens, in.head_size);
+    fetch_tokens<T, WIDE::d, WIDE::bm, WIDE::threads>(q_tile, place.rows<Stored<T>>(in.q),
+                                                      place.row0, in.q_tokens, in.head_size);
     ring.start();
     const LaneRows<128> at;
     WideSums<WIDE> o = {};
@@ -203,7 +204,8 @@ __global__ void __launch_bounds__(WIDE::threads, WIDE::blocks)
             merge_parts<WIDE>(parts, WIDE::o_row() + 16 * i, seen, larger_of);
             if (!follow(seen, in.c, sums_reference[i], shrink)) continue;
 #pragma unroll
-            for (int slab = 0; slab < WIDE::slabs; slab++) scale_rows(o[slab][i], shrink[0]);
+            for (int part = 0; part < WIDE::slabs * WIDE::parts; part++)
+                scale_rows(o[part][i], shrink[0]);
         }
         add_wide_weighted(o, s, first, slices, ring, at);
     }
@@ -221,7 +223,7 @@ twk_status launch(KERNEL launch_it, AttentionForward in, int64_t pairs, int rows
 
 template <typename T, int D>
 twk_status launch_narrow(const AttentionForward &in, int64_t pairs, twk_stream stream) {
-    const size_t shared = TokenTile<D>::bytes(narrow_rows + 4 * narrow_columns<D>);
+    const size_t shared = TokenTile<T, D>::bytes(narrow_rows + 4 * narrow_columns<T, D>);
     return launch(
         [](const LaunchConfig &config, const AttentionForward &a) {
             return TW_LAUNCH((attention_narrow_kernel<T, D>), config, a);
@@ -241,15 +243,24 @@ twk_status launch_wide(const AttentionForward &in, int64_t pairs, twk_stream str
 }
 
 template <typename T>
+twk_status launch_wide_16(const AttentionForward &in, int64_t pairs, twk_stream stream) {
+    if (in.head_size > 256) return launch_wide<T, Wide<T, 512, 64>>(in, pairs, stream);
+    // Rows 128 at a time halve what L2 has to give, where that leaves a block for every processor.
+    const bool many = pairs * ceil_div(in.q_tokens, 128) >= (int64_t)device_limits().processors;
+    return in.q_tokens > 64 && many ? launch_wide<T, Wide<T, 256, 128>>(in, pairs, stream)
+                                    : launch_wide<T, Wide<T, 256, 64>>(in, pairs, stream);
+}
+
+template <typename T>
 twk_status launch_tensor(const AttentionForward &in, int64_t pairs, twk_stream stream) {
     if (in.head_size <= 32) return launch_narrow<T, 32>(in, pairs, stream);
     if (in.head_size <= 64) return launch_narrow<T, 64>(in, pairs, stream);
     if (in.head_size <= 128) return launch_narrow<T, 128>(in, pairs, stream);
-    if (in.head_size > 256) return launch_wide<T, Wide<512, 64>>(in, pairs, stream);
-    // Rows 128 at a time halve what L2 has to give, where that leaves a block for every processor.
-    const bool many = pairs * ceil_div(in.q_tokens, 128) >= (int64_t)device_limits().processors;
-    return in.q_tokens > 64 && many ? launch_wide<T, Wide<256, 128>>(in, pairs, stream)
-                                    : launch_wide<T, Wide<256, 64>>(in, pairs, stream);
+    if constexpr (is_tf32<T>) // twice the bytes
+        return in.head_size > 256 ? launch_wide<T, Wide<T, 512, 32>>(in, pairs, stream)
+                                  : launch_wide<T, Wide<T, 256, 64>>(in, pairs, stream);
+    else
+        return launch_wide_16<T>(in, pairs, stream);
 }
 
 } // namespace
@@ -273,7 +284,6 @@ twk_status check_attention(const twk_attention_args &a) {
     TW_REQUIRE(a.q_row >= 0 && a.k_row >= 0 && a.v_row >= 0 && a.q_batch >= 0 && a.k_batch >= 0 &&
                    a.v_batch >= 0,
                "attention: strides are not negative");
-    if (a.tf32) return fail(TWK_UNSUPPORTED, "attention: not as tf32, only in exact fp32");
     if (a.head_size > 512) return fail(TWK_UNSUPPORTED, "attention: heads of more than 512");
     if (a.q_tokens > most || a.k_tokens > most || a.batch > most)
         return fail(TWK_UNSUPPORTED, "attention: more than 2^30 tokens or samples");
@@ -314,8 +324,9 @@ extern "C" twk_status twk_attention_forward(const twk_attention_args *args, twk_
     in.c = in.scale * log2_e;
     in.lse = a.lse;
     const int64_t pairs = a.batch * a.heads;
-    if (a.format == TWK_F32 || !aligned_attention(a))
+    if ((a.format == TWK_F32 && !a.tf32) || !aligned_attention(a))
         return launch_plain_attention(in, a.format, pairs, stream);
+    if (a.tf32) return launch_tensor<tf32>(in, pairs, stream);
     return a.format == TWK_BF16 ? launch_tensor<bf16>(in, pairs, stream)
                                 : launch_tensor<f16>(in, pairs, stream);
 }

@@ -9,6 +9,7 @@ struct AttentionCase {
     int64_t batch = 1, q_tokens = 1, k_tokens = 1;
     int heads = 1, head_size = 1;
     twk_format format = TWK_F32;
+    bool tf32 = false;
     float scale = 0;
     double size = 1;     // of q and k
     bool packed = false; // q, k and v in one tensor
@@ -20,7 +21,8 @@ inline std::string str(const AttentionCase &z) {
     char text[200];
     snprintf(text, sizeof text, "%lldx%dx%d, %lld to %lld tokens, gap %lld, shift %zu%s, %s",
              (long long)z.batch, z.heads, z.head_size, (long long)z.q_tokens, (long long)z.k_tokens,
-             (long long)z.gap, z.shift, z.packed ? ", packed" : "", name_of(z.format));
+             (long long)z.gap, z.shift, z.packed ? ", packed" : "",
+             z.tf32 ? "tf32" : name_of(z.format));
     return text;
 }
 
@@ -56,9 +58,12 @@ inline double dot(const double *a, const double *b, int n, double *terms = nullp
 // |v| times that; the division by the sum of p brings the same relative error once more.
 class AttentionMath {
   public:
-    AttentionMath(const Heads &q, const Heads &k, const Heads &v, double scale, twk_format rounded)
-        : q_(q), k_(k), v_(v), scale_(scale), eps_(rounded == TWK_F32 ? 0 : eps_of(rounded)),
-          least_(rounded == TWK_F16 ? 0x1p-25 : 0) {}
+    AttentionMath(const Heads &q, const Heads &k, const Heads &v, double scale, twk_format format,
+                  bool tf32)
+        : q_(q), k_(k), v_(v), scale_(scale), eps_(tf32                ? 0x1p-11
+                                                   : format == TWK_F32 ? 0
+                                                                       : eps_of(format)),
+          least_(format == TWK_F16 ? 0x1p-25 : 0) {}
 
     // Without key `without`.
     void forward(std::vector<Expected> *o, std::vector<Expected> *lse, int64_t without = -1) const {
@@ -161,16 +166,17 @@ class Attention {
         a.heads = z.heads;
         a.head_size = z.head_size;
         a.format = z.format;
+        a.tf32 = z.tf32;
         a.scale = z.scale;
         a.q_row = a.k_row = a.v_row = (z.packed ? 3 * width : width) + z.gap;
         a.o_row = width + z.gap;
         a.q_batch = z.q_tokens * a.q_row + 2 * z.gap;
         a.k_batch = a.v_batch = z.k_tokens * a.k_row + 2 * z.gap;
         a.o_batch = z.q_tokens * a.o_row + 2 * z.gap;
-        inputs_[0] = random_tensor(z.format, z.batch * a.q_batch, z.size, z.shift);
+        inputs_[0] = input(z.batch * a.q_batch, z.size);
         if (!z.packed) {
-            inputs_[1] = random_tensor(z.format, z.batch * a.k_batch, z.size, z.shift);
-            inputs_[2] = random_tensor(z.format, z.batch * a.v_batch, 2, z.shift);
+            inputs_[1] = input(z.batch * a.k_batch, z.size);
+            inputs_[2] = input(z.batch * a.v_batch, 2);
         }
         const auto place = [&](const Tensor &t, int64_t first) {
             return static_cast<char *>(t.data()) + first * (int64_t)bytes_of(z.format);
@@ -193,7 +199,7 @@ class Attention {
         for (int64_t j = 0; j < z.k_tokens; j++)
             for (int c = 0; c < z.head_size; c++)
                 values[(size_t)(j * a.k_row + c)] = q.row(0, 0)[c] * (double)j * 0.04;
-        inputs_[1] = Tensor(z.format, values);
+        inputs_[1] = Tensor(z.format, rounded(values));
         a.k = inputs_[1].data();
         take(&k, inputs_[1].v, a.k_row, a.k_batch, 0);
     }
@@ -201,7 +207,7 @@ class Attention {
     // Upstream gradients and room for the results.
     void prepare_backward() {
         const int64_t width = (int64_t)z.heads * z.head_size;
-        up_ = random_tensor(z.format, z.batch * a.o_batch, 2, z.shift);
+        up_ = input(z.batch * a.o_batch, 2);
         a.d_o = up_.data();
         take(&d_o, up_.v, a.o_row, a.o_batch, 0);
         gradients_[0] = Tensor(z.format, z.batch * a.q_batch, z.shift);
@@ -236,7 +242,7 @@ class Attention {
     }
 
     double scale() const { return z.scale != 0 ? (double)z.scale : 1 / std::sqrt(z.head_size); }
-    AttentionMath math() const { return AttentionMath(q, k, v, scale(), z.format); }
+    AttentionMath math() const { return AttentionMath(q, k, v, scale(), z.format, z.tf32); }
     void forward() { LAUNCH_OK(twk_attention_forward(&a, nullptr)); }
 
     // What a strided output holds, [batch, heads, tokens, head_size]; its gaps are still poisoned.
@@ -258,6 +264,14 @@ class Attention {
     Buffer workspace;
 
   private:
+    std::vector<double> rounded(std::vector<double> values) const {
+        if (z.tf32)
+            for (double &v : values) v = tf32_of(v);
+        return values;
+    }
+    Tensor input(int64_t n, double size) const {
+        return Tensor(z.format, rounded(random_tensor(z.format, n, size).v), z.shift);
+    }
     static void take(Heads *h, const std::vector<double> &from, int64_t row, int64_t sample,
                      int64_t first) {
         for (int64_t n = 0; n < h->batch; n++)

@@ -10,12 +10,25 @@ namespace {
 
 class AttentionTest : public KernelTest {};
 
-// The formats. Races depend on indices alone, and two of them have all of these.
-#ifdef TW_EMU_TSAN
-constexpr twk_format every_format[] = {TWK_F32, TWK_BF16};
-#else
-constexpr twk_format every_format[] = {TWK_F32, TWK_BF16, TWK_F16};
+struct Arithmetic {
+    twk_format format;
+    bool tf32;
+};
+// Races depend on indices alone, which are the same in bf16 and fp16.
+constexpr Arithmetic everything[] = {
+    {TWK_F32, false},
+    {TWK_F32, true},
+    {TWK_BF16, false},
+#ifndef TW_EMU_TSAN
+    {TWK_F16, false},
 #endif
+};
+
+AttentionCase with(AttentionCase z, Arithmetic how) {
+    z.format = how.format;
+    z.tf32 = how.tf32;
+    return z;
+}
 
 AttentionCase shape(int64_t batch, int64_t q, int64_t k, int heads, int size) {
     AttentionCase z;
@@ -37,8 +50,8 @@ void expect_right(Attention *t) {
 }
 
 void expect_everywhere(AttentionCase z) {
-    for (twk_format f : every_format) {
-        z.format = f;
+    for (Arithmetic how : everything) {
+        z = with(z, how);
         Attention t(z);
         expect_right(&t);
     }
@@ -93,8 +106,8 @@ TEST_F(AttentionTest, LargeAndGrowingScores) {
         AttentionCase z = shape(1, 20, 200, 1, size);
         z.size = 6;
         expect_everywhere(z);
-        for (twk_format f : every_format) {
-            z.format = f;
+        for (Arithmetic how : everything) {
+            z = with(z, how);
             z.size = 2;
             Attention t(z);
             t.grow_keys();
@@ -120,8 +133,8 @@ void expect_gradients(const AttentionCase &z) {
 }
 
 void expect_gradients_everywhere(AttentionCase z) {
-    for (twk_format f : every_format) {
-        z.format = f;
+    for (Arithmetic how : everything) {
+        z = with(z, how);
         expect_gradients(z);
     }
 }
@@ -193,10 +206,10 @@ TEST_F(AttentionTest, GradientsAreDifferences) {
 }
 
 TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
-    for (twk_format f : every_format)
+    for (Arithmetic how : everything)
         for (int size : {40, 64, 160}) {
             AttentionCase z = shape(1, 40, 40, 1, size);
-            z.format = f;
+            z = with(z, how);
             z.scale = 0.02f;
             Attention t(z);
             t.prepare_backward();
@@ -204,9 +217,10 @@ TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
             t.backward();
             for (int64_t left_out : {0, 31, 32, 39}) {
                 std::vector<Expected> want[3];
-                t.math().backward(t.d_o, f, &want[0], &want[1], &want[2], left_out, left_out);
+                t.math().backward(t.d_o, z.format, &want[0], &want[1], &want[2], left_out,
+                                  left_out);
                 for (int i = 0; i < 3; i++)
-                    EXPECT_GT(count_bad(t.read_gradient(i), want[i], f, 8),
+                    EXPECT_GT(count_bad(t.read_gradient(i), want[i], z.format, 8),
                               (int64_t)want[i].size() / 20)
                         << i << ' ' << left_out << " of " << str(z);
             }
@@ -214,16 +228,16 @@ TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
 }
 
 TEST_F(AttentionTest, PlantedMistakesAreSeen) {
-    for (twk_format f : every_format)
+    for (Arithmetic how : everything)
         for (int size : {40, 128, 160, 320}) {
             AttentionCase z = shape(1, 20, 70, 2, size);
-            z.format = f;
+            z = with(z, how);
             z.scale = 0.02f; // every key counts
             Attention t(z);
             t.forward();
             const std::vector<double> got = t.read_o();
             const auto bad = [&](const std::vector<Expected> &want) {
-                return count_bad(got, want, f, 8);
+                return count_bad(got, want, z.format, 8);
             };
             std::vector<Expected> want;
             t.math().forward(&want, nullptr);
@@ -239,10 +253,10 @@ TEST_F(AttentionTest, PlantedMistakesAreSeen) {
 }
 
 TEST_F(AttentionTest, EqualToTheBit) {
-    for (twk_format f : every_format)
+    for (Arithmetic how : everything)
         for (int size : {64, 256}) {
             AttentionCase z = shape(1, 33, 40, 2, size);
-            z.format = f;
+            z = with(z, how);
             Attention t(z);
             t.forward();
             const std::vector<double> o = t.o.read(), lse = t.lse.read();
@@ -299,13 +313,17 @@ TEST_F(AttentionTest, Choices) {
     z.shift = 0;
     z.format = TWK_F32;
     EXPECT_EQ(kernel_of(Attention(z)), "(attention_plain");
+    z.tf32 = true;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_narrow");
+    z.head_size = 132;
+    EXPECT_EQ(kernel_of(Attention(z)), "(attention_wide");
 #ifdef TW_EMULATOR
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
-    for (twk_format f : every_format)
+    for (Arithmetic how : everything)
         for (int size : {32, 64, 128, 256, 512}) {
             z = shape(1, 65, 8, 1, size);
-            z.format = f;
+            z = with(z, how);
             Attention t(z);
             tw::emu::set_block_filter(0, 1);
             EXPECT_EQ(twk_attention_forward(&t.a, nullptr), TWK_OK) << twk_error_text();

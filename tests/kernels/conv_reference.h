@@ -42,13 +42,6 @@ inline std::string str(const ConvCase &z) {
     return text;
 }
 
-// The 10 bits of fraction that tf32 keeps.
-inline double tf32_of(double v) {
-    int e;
-    const double m = std::frexp(v, &e);
-    return std::ldexp(std::round(std::ldexp(m, 11)), e - 11);
-}
-
 // Multiples of 2^-24 times the terms: fp32 sums; and where weights are added before they are
 // multiplied, their rounding to the format.
 inline double bound_of(Math math, bool folded) {

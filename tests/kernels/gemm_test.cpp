@@ -23,12 +23,6 @@ struct Case {
     int splits = 1;
 };
 
-double tf32_of(double v) {
-    int e;
-    const double m = std::frexp(v, &e);
-    return std::ldexp(std::round(std::ldexp(m, 11)), e - 11);
-}
-
 class Gemm {
   public:
     Gemm(const Case &shape, Math math) : z(shape) {

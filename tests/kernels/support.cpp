@@ -166,6 +166,12 @@ const char *name_of(twk_format f) {
     return f == TWK_F32 ? "fp32" : f == TWK_BF16 ? "bf16" : "fp16";
 }
 
+double tf32_of(double v) {
+    int e;
+    const double m = std::frexp(v, &e);
+    return std::ldexp(std::round(std::ldexp(m, 11)), e - 11);
+}
+
 double round_to(twk_format f, double v) {
     if (f == TWK_F32) return (float)v;
     if (v == 0 || !std::isfinite(v)) return v;

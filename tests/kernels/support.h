@@ -55,6 +55,7 @@ void synchronize();
 size_t bytes_of(twk_format f);
 double eps_of(twk_format f); // unit roundoff
 double round_to(twk_format f, double v);
+double tf32_of(double v); // to the 10 bits of fraction that tf32 keeps
 const char *name_of(twk_format f);
 constexpr twk_format formats[] = {TWK_F32, TWK_BF16, TWK_F16};
 
