@@ -81,7 +81,7 @@ Outcome train(const Network &network, const char *provider, tw_recompute recompu
     o.lr = 1e-2;
     o.recompute = recompute;
     EXPECT_EQ(tw_trainer_create(model, data, &o, &t), TW_OK) << tw_context_error(ctx);
-    for (int i = 0; t && i < 4; i++) {
+    for (int i = 0; t && i < 3; i++) {
         tw_train_metrics m = {};
         m.size = sizeof m;
         EXPECT_EQ(tw_trainer_step(t, &m), TW_OK) << tw_context_error(ctx);
@@ -116,11 +116,11 @@ TEST_P(Recompute, GivesTheSameBitsInLessMemory) {
     const struct {
         const char *provider;
         int threads;
-    } ways[] = {{"auto", 1}, {"auto", 2}, {"cpu-fast", 1}, {"cpu-reference", 1}};
+    } ways[] = {{"auto", 2}, {"cpu-fast", 1}, {"cpu-reference", 1}};
     for (const auto &way : ways) {
         SCOPED_TRACE(std::string(way.provider) + " " + std::to_string(way.threads));
         const Outcome none = train(GetParam(), way.provider, TW_RECOMPUTE_NONE, way.threads);
-        ASSERT_EQ(none.losses.size(), 4u);
+        ASSERT_EQ(none.losses.size(), 3u);
         size_t arena = none.arena, kept = none.kept;
         for (tw_recompute recompute : {TW_RECOMPUTE_NORMS, TW_RECOMPUTE_BLOCKS}) {
             SCOPED_TRACE(recompute);
