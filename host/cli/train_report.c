@@ -30,14 +30,16 @@ static void show_data(const cli_session *s, const tw_dataset_info *data) {
     putchar('\n');
 }
 
-static void show_memory(const tw_trainer_memory *m) {
+static void show_memory(const cli_session *s, const tw_trainer_memory *m) {
     row("memory");
     printf("%s: weights %s, gradients %s, optimizer %s", cli_bytes((double)planned(m)).text,
            cli_bytes((double)m->weights).text, cli_bytes((double)m->gradients).text,
            cli_bytes((double)m->optimizer).text);
     if (m->ema) printf(", average %s", cli_bytes((double)m->ema).text);
-    printf(", arena %s, staging %s\n", cli_bytes((double)m->arena).text,
-           cli_bytes((double)m->staging).text);
+    printf(", arena %s, staging %s%s%s%s\n", cli_bytes((double)m->arena).text,
+           cli_bytes((double)m->staging).text, s->options.recompute ? "; " : "",
+           s->options.recompute ? cli_text(s->args, "recompute") : "",
+           s->options.recompute ? " are made again" : "");
 }
 
 static void show_steps(const cli_session *s) {
@@ -74,7 +76,7 @@ int cli_train_show_table(cli_session *s) {
     show_steps(s);
     row("seed");
     printf("%" PRIu64 "\n", s->options.seed);
-    show_memory(&memory);
+    show_memory(s, &memory);
     row("output");
     printf("%s\n", s->dry_run ? "none: nothing is written" : s->run->out);
     fflush(stdout);

@@ -205,6 +205,9 @@ static const std::vector<Use> train_uses = {
          json_int_t last = arena("none");
          for (const char *what : {"norms", "blocks"}) {
              const std::string again = t.trained("classes.json", {"--recompute", what});
+             EXPECT_NE(t.last.out.find(std::string("; ") + what + " are made again\n"),
+                       std::string::npos)
+                 << t.last.out;
              EXPECT_EQ(t.kept(again, "recompute"), std::string("\"") + what + "\"");
              EXPECT_EQ(t.logged(again, "loss"), t.logged(none, "loss"));
              EXPECT_EQ(t.weights(again), t.weights(none));
