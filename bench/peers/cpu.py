@@ -48,10 +48,10 @@ def make_model(build, where):
 
 
 class Ours:
-    """A cpu_bench that runs a step when told to."""
+    """A engine_bench that runs a step when told to."""
 
     def __init__(self, build, mode, model, batch, threads, dump=None, steps=DDIM_STEPS):
-        command = [build / "bench/cpu_bench", mode, "--model", model, "--batch", str(batch),
+        command = [build / "bench/engine_bench", mode, "--model", model, "--batch", str(batch),
                    "--threads", str(threads), "--steps", str(steps)]
         command += ["--data", DIGITS] if mode == "train" else []
         command += ["--dump", dump] if dump else []
@@ -63,13 +63,13 @@ class Ours:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            sys.exit("cpu.py: cpu_bench ended")
+            sys.exit("cpu.py: engine_bench ended")
         return json.loads(line)
 
     def close(self):
         self.process.stdin.close()
         if self.process.wait() != 0:
-            sys.exit("cpu.py: cpu_bench failed")
+            sys.exit("cpu.py: engine_bench failed")
 
 
 def noise(seed, purpose, step, batch, shape):
