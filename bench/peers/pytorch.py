@@ -8,7 +8,8 @@
 
 A line with a number: runs so often, and answers with the seconds of each optimizer or DDIM step.
 "info": the device, the versions, the time of creation, the most memory so far. "check DIR": how far
-it is from what engine_bench left in DIR (samples), or loss and gradient norm on that batch.
+it is from the samples that engine_bench left in DIR, or loss and gradient norm on its batch; and
+the seconds of that, the first call.
 "make" writes a network whose weights are all at work, as a directory of diffusers.
 """
 import argparse
@@ -160,9 +161,12 @@ class Training(Work):
         t = [int(philox.words(0, n, philox.TRAIN_T, 0, 1)[0]) * len(self.alphas) >> 32
              for n in range(self.batch)]
         e = self.images(noise(philox.TRAIN_NOISE, self.batch, self.shape))
-        loss, norm = self.gradients(x0, torch.tensor(t, device=self.device), e, labels)
+        t = torch.tensor(t, device=self.device)
+        begun = time.perf_counter()
+        loss, norm = self.gradients(x0, t, e, labels)
+        found = {"loss": loss.item(), "grad_norm": norm.item()}
         self.adam.zero_grad(set_to_none=True)
-        return {"loss": loss.item(), "grad_norm": norm.item()}
+        return {**found, "seconds": time.perf_counter() - begun}
 
     def step(self):
         t = torch.randint(0, len(self.alphas), (self.batch,), device=self.device)
@@ -254,9 +258,11 @@ class Sampling(Work):
         return (self.pipeline() if self.args.loop == "diffusers" else self.bare()).float().cpu()
 
     def check(self, folder):
-        ours, x = nchw(np.load(f"{folder}/x.npy")), self.images_of_a_run()
-        return {"samples": (x - ours).abs().max().item(),
-                "samples_rms": ((x - ours).norm() / ours.norm()).item()}
+        ours = nchw(np.load(f"{folder}/x.npy"))
+        begun = time.perf_counter()
+        x = self.images_of_a_run()
+        took = time.perf_counter() - begun
+        return {"samples_off": ((x - ours).norm() / x.norm()).item(), "seconds": took}
 
     def run(self, times):
         for _ in range(times):
