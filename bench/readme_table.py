@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the README's table of CPU speed from bench/results/cpu-peers.json.
+"""Writes the README's table of CPU speed from bench/results/cpu-peers.jsonl.
 
     readme_table.py [--check]
 
@@ -13,7 +13,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-RESULTS = ROOT / "bench" / "results" / "cpu-peers.json"
+RESULTS = ROOT / "bench" / "results" / "cpu-peers.jsonl"
 BEGIN, END = "<!-- bench/readme_table.py -->", "<!-- end of bench/readme_table.py -->"
 
 
@@ -22,9 +22,12 @@ def milliseconds(side):
     return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms"
 
 
-def table(result):
+def table(lines_of_json):
+    result, *rows = map(json.loads, lines_of_json.splitlines())
     lines = ["| | threads | tweedie | PyTorch + diffusers | times quicker |", "|---|---|---|---|---|"]
-    for row in result["rows"]:
+    for row in rows:
+        if "ratio" not in row:
+            continue
         samples = "1 sample" if row["batch"] == 1 else f"{row['batch']} samples"
         lines.append(f"| {row['what']}, {samples} | {row['threads']} | {milliseconds(row['tweedie'])} "
                      f"| {milliseconds(row['pytorch'])} | {row['ratio']:.2f} |")
@@ -38,7 +41,7 @@ def table(result):
 def main():
     text = README.read_text()
     new = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END),
-                 lambda _: f"{BEGIN}\n{table(json.loads(RESULTS.read_text()))}\n{END}", text,
+                 lambda _: f"{BEGIN}\n{table(RESULTS.read_text())}\n{END}", text,
                  flags=re.DOTALL)
     if BEGIN not in text:
         sys.exit(f"{README}: the comment {BEGIN} is missing")

@@ -1,7 +1,8 @@
 """The pages in bench/results that show what engine.py measured, from its lines of JSON."""
 import json
 
-NETWORKS = {"tiny": "a tiny UNet", "mnist": "the UNet of preset `mnist` (32/64/64, 1.6 M parameters, 28x28)",
+NETWORKS = {"tiny": "a tiny UNet",
+            "mnist": "the UNet of preset `mnist` (32/64/64, 1.6 M parameters, 28x28)",
             "cifar10": "the UNet of DDPM on CIFAR-10 (35.7 M parameters, 32x32)",
             "256px": "the UNet of DDPM at 256x256 (113.7 M parameters)"}
 
@@ -83,9 +84,9 @@ def cpu_page(document):
     head = document[0]
     networks = list(dict.fromkeys(r["network"] for r in rows(document)))
     lines = ["# The CPU beside PyTorch", "",
-             "Written by `bench/peers/engine.py --device cpu --write`: "
-             + "; ".join(NETWORKS[n] for n in networks) + ",",
-             "float32, the same weights and number of threads, the two programs in turn. Medians in",
+             "Written by `bench/peers/engine.py --device cpu --write`:",
+             "; ".join(NETWORKS[n] for n in networks) + ",",
+             "in float32, the same weights and number of threads, the two programs in turn. Medians in",
              "milliseconds, by the clock (p10 to p90 in brackets) and of processor time, which other programs",
              "on the machine disturb less. A ratio says how many times quicker tweedie is.", "",
              f"Commit {head['commit']}, {head['cpu']}, {head['processors']} processors, "
@@ -151,7 +152,8 @@ def gpu_page(document):
               "Milliseconds of a step, of a whole DDIM run, or from a process's start to its first image:",
               "medians, p10 to p90 in brackets, over n turns of so many calls. Where two figures stand in a",
               "cell, the first is tweedie's. Memory is what tensors take on the device (PyTorch: the most that",
-              "its allocator had given out). The first call includes compiling.", ""]
+              "its allocator had given out). The first call includes compiling,",
+              "and PyTorch's the check before.", ""]
     cells = []
     for r in rows(document):
         if "failed" in r:

@@ -8,8 +8,8 @@
 
 A line with a number: runs so often, and answers with the seconds of each optimizer or DDIM step.
 "info": the device, the versions, the time of creation, the most memory so far. "check DIR": how far
-it is from the samples that engine_bench left in DIR, or loss and gradient norm on its batch; and
-the seconds of that, the first call.
+it is from the samples of four steps that engine_bench left in DIR, or loss and gradient norm on
+its batch; and the seconds of that.
 "make" writes a network whose weights are all at work, as a directory of diffusers.
 """
 import argparse
@@ -35,6 +35,7 @@ import philox  # noqa: E402
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16,
           "fp16": torch.float16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+CHECK_STEPS = 4
 SMALL = dict(block_out_channels=(32, 64, 64), norm_num_groups=8, num_class_embeds=11,
              down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
              up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
@@ -195,25 +196,27 @@ class Sampling(Work):
         super().__init__(args)
         self.net.eval().to(self.dtype)
         self.scheduler = DDIMScheduler.from_pretrained(args.model, subfolder="scheduler")
-        self.scheduler.set_timesteps(args.steps)
         self.steps, self.graph = args.steps, None
         self.start = self.images(noise(philox.INITIAL, args.batch, self.shape))
         self.batch_labels = self.labels(args.batch)
-        if args.loop != "diffusers":
-            self.prepare()
-
-    def prepare(self):
-        s, t = self.scheduler, self.scheduler.timesteps
-        now = s.alphas_cumprod[t]
-        then = torch.cat([now[1:], s.final_alpha_cumprod.reshape(1)])
-        self.table = torch.stack([now.rsqrt(), (1 / now - 1).sqrt(), then.sqrt(),
-                                  (1 - then).sqrt()]).to(self.device)
-        self.times = t.to(self.device)
+        most = max(args.steps, CHECK_STEPS)
+        self.table = torch.empty(4, most, device=self.device)
+        self.times = torch.empty(most, dtype=torch.long, device=self.device)
         self.index = torch.zeros(1, dtype=torch.long, device=self.device)
         self.x = self.start.clone()
-        with torch.inference_mode():
-            if self.args.loop == "graph":
+        self.schedule(args.steps)
+        if args.loop == "graph":
+            with torch.inference_mode():
                 self.capture()
+
+    def schedule(self, steps):
+        s = self.scheduler
+        s.set_timesteps(steps)
+        self.steps, now = steps, s.alphas_cumprod[s.timesteps]
+        then = torch.cat([now[1:], s.final_alpha_cumprod.reshape(1)])
+        self.table[:, :steps] = torch.stack([now.rsqrt(), (1 / now - 1).sqrt(), then.sqrt(),
+                                             (1 - then).sqrt()])
+        self.times[:steps] = s.timesteps
 
     def bare_step(self):
         """Of self.x in place, at the step that the counter names."""
@@ -259,9 +262,11 @@ class Sampling(Work):
 
     def check(self, folder):
         ours = nchw(np.load(f"{folder}/x.npy"))
+        self.schedule(CHECK_STEPS)  # rounding grows with the steps, a mistake does not wait for it
         begun = time.perf_counter()
         x = self.images_of_a_run()
         took = time.perf_counter() - begun
+        self.schedule(self.args.steps)
         return {"samples_off": ((x - ours).norm() / x.norm()).item(), "seconds": took}
 
     def run(self, times):
