@@ -2,8 +2,11 @@
 # Everything a machine with a GPU and nvcc can say about the kernels, in one call and under ten
 # minutes: configure, build, compare the building blocks with the hardware, device tests,
 # compute-sanitizer, benchmarks. Results are files in OUT.
-#   device_check.sh OUT        [GTEST_SOURCE=dir] [QUICK=0] [JOBS=n]
-# GTEST_SOURCE points at GoogleTest's sources where the system has no libraries of it.
+#   device_check.sh OUT        [GTEST_SOURCE=dir] [QUICK=0] [JOBS=n] [PEERS=1] [PYTHON=python3]
+# GTEST_SOURCE points at GoogleTest's sources where the system has no libraries of it. PEERS=1 adds
+# the engine beside PyTorch, where PYTHON has that and diffusers: the eager settings in the quick
+# form, for at most 200 seconds; QUICK=0 compiles too, which takes an hour. It does not count for
+# the exit status.
 # Exit status: 0 when the build and all device tests passed, else 1; compute-sanitizer is reported
 # only, because some machines do not let it run.
 set -u
@@ -16,7 +19,7 @@ jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 quick=--quick
 [ "${QUICK:-1}" = 0 ] && quick=
 status=0
-rm -f "$out"/test-*.txt "$out"/kernels*.txt "$out/kernels.jsonl" "$out/verified.json" # of an earlier run
+rm -f "$out"/test-*.txt "$out"/kernels*.txt "$out/kernels.jsonl" "$out/verified.json" "$out"/peers.* # of an earlier run
 say() { echo "device-check: $*"; }
 
 commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -115,6 +118,29 @@ cat "$out/kernels.txt"
     echo "one-row shift by descriptor base offset: not measured (belongs to the convolution kernels)"
     echo "cuDNN's rate on the convolution shapes: not measured (belongs to the convolution kernels)"
 } >"$out/first-things.txt"
+
+peers() {
+    python=${PYTHON:-python3}
+    "$python" -c "import torch, diffusers" 2>/dev/null || { say "  $python has no PyTorch and diffusers" && return; }
+    if ! {
+        cmake -S "$root" -B "$build/engine" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CUDA_ARCHITECTURES=$arch" &&
+            cmake --build "$build/engine" -j "$jobs" --target engine_bench
+    } >"$out/build-engine.txt" 2>&1; then
+        say "  build of the engine failed, see build-engine.txt"
+        return
+    fi
+    set -- --seconds 5 --energy-seconds 2 --no-compile
+    limit=200
+    [ "$quick" ] || { set -- && limit=7200; }
+    timeout "$limit" "$python" "$root/bench/peers/engine.py" --build "$build/engine" --device cuda \
+        --json "$out/peers.jsonl" "$@" >"$out/peers.txt" 2>&1
+    say "  exit status $? (124: the time ran out; else see peers.txt)"
+    [ -s "$out/peers.jsonl" ] && "$python" "$root/bench/peers/engine.py" --page "$out/peers.jsonl" >"$out/peers.md"
+}
+if [ "${PEERS:-0}" = 1 ]; then
+    say "beside PyTorch"
+    peers
+fi
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 printf '{"commit":"%s","gpu":"%s","date":"%s","passed":[%s]}\n' "$commit" "$gpu" \

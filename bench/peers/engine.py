@@ -170,18 +170,21 @@ def open_quickest(run, row, expected, choices):
     for setting in choices:
         try:
             peer, found = open_peer(run, row, expected, setting)
-            peer.run()
-            took = min(peer.run()["processor_seconds"] for _ in range(PROBES))
         except Disagreement:
+            if best:
+                best[1].close()
             raise
         except Refused as why:
             refused = why
             continue
-        if best is None or took < best[0]:
-            if best:
-                best[1].close()
-            best = (took, peer, found, setting)
-        else:
+        try:
+            peer.run()
+            took = min(peer.run()["processor_seconds"] for _ in range(PROBES))
+        except Refused as why:
+            refused, took = why, math.inf
+        if took < (best[0] if best else math.inf):
+            best, peer = (took, peer, found, setting), best[1] if best else None
+        if peer:
             peer.close()
     if best is None:
         raise refused

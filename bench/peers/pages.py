@@ -126,8 +126,8 @@ def machine(head):
     m = head.get("machine") or {}
     said = [m.get("gpu") or "a GPU", "driver " + (m.get("driver") or "unknown")]
     said += [f"{number(m.get('watts'), '{:.0f}')} W at most",
-             f"{number(m.get('sm_mhz'), '{}')} of {number(m.get('sm_mhz_most'), '{}')} MHz",
-             f"memory at {number(m.get('memory_mhz'), '{}')} MHz"] if m else []
+             f"{number(m.get('sm_mhz'), '{:.0f}')} of {number(m.get('sm_mhz_most'), '{:.0f}')} MHz",
+             f"memory at {number(m.get('memory_mhz'), '{:.0f}')} MHz"] if m else []
     return ", ".join(said)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """PyTorch's and diffusers' side of the turns: speaks as engine_bench does.
 
-    pytorch.py make   --network cifar10 --out DIR
+    pytorch.py make   --network cifar10 --out DIR [--seed 0]
     pytorch.py train  --model DIR --device cuda [--batch 64] [--format bf16] [settings]
     pytorch.py sample --model DIR --device cuda [--batch 64] [--steps 4] [settings]
     pytorch.py device [--device cpu|cuda]
@@ -57,7 +57,7 @@ NETWORKS = {
 
 
 def make(args):
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     net = UNet2DModel(**NETWORKS[args.network])
     with torch.no_grad():
         for p in net.parameters():  # norms would be ones and zeros
@@ -285,8 +285,8 @@ def info(args, created=0.0):
     device = torch.device(args.device)
     gpu = device.type == "cuda"
     return {"device": args.device, "torch": torch.__version__, "diffusers": diffusers.__version__,
-            "name": torch.cuda.get_device_name(device) if gpu else "CPU", "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version() if gpu else None, "create_seconds": created,
+            "name": torch.cuda.get_device_name(device) if gpu else "CPU",
+            "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version() if gpu else None, "create_seconds": created,
             "memory": used(device),
             "process_memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
@@ -334,6 +334,7 @@ def options():
     o.add_argument("mode", choices=["make", "train", "sample", "device"])
     o.add_argument("--network", choices=NETWORKS)
     o.add_argument("--out")
+    o.add_argument("--seed", type=int, default=0)
     o.add_argument("--model")
     o.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     o.add_argument("--format", choices=DTYPES, default="fp32")

@@ -98,7 +98,8 @@ def one_answer(command, log, patience):
     except subprocess.TimeoutExpired:
         raise Refused(f"{command[0]}: no answer within {patience:g} s") from None
     except ValueError:
-        raise Refused(last_line(log) or f"{command[0]}: ended with status {done.returncode}") from None
+        ended = f"{command[0]}: ended with status {done.returncode}"
+        raise Refused(last_line(log) or ended) from None
 
 
 def take_turns(a, b, times, seconds, least=5, most=200):

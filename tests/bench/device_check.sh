@@ -26,6 +26,17 @@ executable "$work/bin/compute-sanitizer" <<'EOF'
 echo "sanitizer $*"
 exit "${SANITIZER_STATUS:-0}"
 EOF
+executable "$work/bin/python" <<'EOF'
+#!/bin/sh
+[ "$1" = -c ] && exit "${NO_TORCH:-0}"
+echo "peers $*" >>"$CALLS"
+while [ $# -gt 0 ]; do
+    [ "$1" = --json ] && echo '{"peers":1}' >"$2"
+    [ "$1" = --page ] && echo "# a page"
+    shift
+done
+exit "${PEERS_STATUS:-0}"
+EOF
 executable "$work/bin/cmake" <<'EOF'
 #!/bin/sh
 echo "cmake $*"
@@ -110,6 +121,25 @@ expect "its exit status" grep -q "exit status 9" "$log"
 run bench-fails BENCH_STATUS=1
 expect "status 1" test "$status" = 1
 expect "the tests as passed" grep -q '"wrappers"' "$out/verified.json"
+
+run peers PEERS=1 PYTHON="$work/bin/python"
+expect "status 0" test "$status" = 0
+expect "the quick form" grep -q -- "--device cuda .*--no-compile" "$work/calls"
+expect "lines" test -s "$out/peers.jsonl"
+expect "a page" grep -q "# a page" "$out/peers.md"
+
+run peers-fail PEERS=1 PYTHON="$work/bin/python" PEERS_STATUS=1
+expect "status 0: it is reported only" test "$status" = 0
+expect "its exit status" grep -q "exit status 1" "$log"
+
+run peers-unbuilt PEERS=1 PYTHON="$work/bin/python" BUILD_FAILS=engine
+expect "status 0" test "$status" = 0
+expect "what failed" grep -q "build of the engine failed" "$log"
+
+run no-torch PEERS=1 NO_TORCH=1 PYTHON="$work/bin/python"
+expect "status 0" test "$status" = 0
+expect "why not" grep -q "has no PyTorch and diffusers" "$log"
+expect "nothing of it" test ! -e "$out/peers.jsonl"
 
 run build-fails
 run build-fails BUILD_FAILS=bench
