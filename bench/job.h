@@ -48,6 +48,8 @@ typedef struct bench_call {
         twk_mse_args mse;
         twk_column_sums_args sums;
         twk_conv_args conv;
+        twk_gemm_args gemm;
+        twk_attention_args attention;
         struct {
             twk_adamw_args args;
             twk_adamw_hyper hyper;
@@ -74,7 +76,10 @@ extern const bench_family bench_ddim, bench_update, bench_noising, bench_thresho
 extern const bench_family bench_norm_forward, bench_norm_backward;
 extern const bench_family bench_activation, bench_add, bench_dropout;
 extern const bench_family bench_concat, bench_spread, bench_pool, bench_convert, bench_image;
-extern const bench_family bench_mse, bench_column_sums, bench_adamw, bench_conv;
+extern const bench_family bench_mse, bench_column_sums, bench_adamw;
+extern const bench_family bench_conv, bench_conv_input_gradient;
+extern const bench_family bench_gemm, bench_gemm_input_gradient, bench_gemm_weight_gradient;
+extern const bench_family bench_attention;
 
 typedef struct bench_job {
     const bench_family *family;

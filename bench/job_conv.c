@@ -1,37 +1,69 @@
-/* Convolution forward with its bias. */
+/* Convolution forward with its bias, and its gradients. */
 #include <math.h>
 
 #include "job.h"
 
+/* Of a sum of products whose factors were rounded once more: the format's unit roundoff. */
+static double rounded_again(twk_format f) {
+    return 8 + (f == TWK_F32 ? 4 : f == TWK_BF16 ? 0x1p16 : 0x1p13);
+}
+
+/* Stride 2 pads below and right only, as diffusers' downsampling does. */
+static twk_conv_args conv_args(const bench_row *r, bench_memory *m) {
+    const int halved = r->stride == 2, pad = r->kernel / 2;
+    const int64_t weights = r->out_channels * (int64_t)r->kernel * r->kernel * r->c;
+    twk_conv_args a = {.batch = r->n,
+                       .h = r->h,
+                       .w = r->w,
+                       .channels = (int)r->c,
+                       .upsample = r->upsampled,
+                       .out_channels = r->out_channels,
+                       .kernel_h = r->kernel,
+                       .kernel_w = r->kernel,
+                       .stride = r->stride,
+                       .pad_top = halved ? 0 : pad,
+                       .pad_left = halved ? 0 : pad,
+                       .pad_bottom = pad,
+                       .pad_right = pad,
+                       .format = r->format,
+                       .tf32 = r->tf32};
+    a.weight = bench_normals(m, r->format, weights,
+                             1.0f / sqrtf((float)(r->kernel * r->kernel) * (float)r->c));
+    return a;
+}
+
+static int64_t outputs(const twk_conv_args *a) {
+    return a->batch * twk_conv_out_h(a) * twk_conv_out_w(a) * a->out_channels;
+}
+static int64_t inputs(const twk_conv_args *a) {
+    return a->batch * a->h * a->w * a->channels;
+}
+
 static void conv_make(const bench_row *r, bench_memory *m, bench_call *call) {
-    const int64_t taps = (int64_t)r->kernel * r->kernel, weights = r->out_channels * taps * r->c;
-    const int64_t out = r->n * r->h * r->w * r->out_channels;
     twk_conv_args *a = &call->u.conv;
-    *a = (twk_conv_args){
-        .batch = r->n,
-        .h = r->h,
-        .w = r->w,
-        .channels = (int)r->c,
-        .out_channels = r->out_channels,
-        .kernel_h = r->kernel,
-        .kernel_w = r->kernel,
-        .stride = 1,
-        .pad_top = r->kernel / 2,
-        .pad_left = r->kernel / 2,
-        .pad_bottom = r->kernel / 2,
-        .pad_right = r->kernel / 2,
-        .format = r->format,
-        .tf32 = r->tf32,
-        .x = bench_normals(m, r->format, bench_elements(r), 1.0f),
-        .weight = bench_normals(m, r->format, weights, 1.0f / sqrtf((float)(taps * r->c))),
-        .bias = bench_floats(m, r->out_channels, 0.5f)};
-    a->y = bench_raw(m, (size_t)out * bench_format_bytes(r->format));
+    *a = conv_args(r, m);
+    a->fold = r->upsampled;
+    a->x = bench_normals(m, r->format, inputs(a), 1.0f);
+    a->bias = bench_floats(m, r->out_channels, 0.5f);
+    a->y = bench_raw(m, (size_t)outputs(a) * bench_format_bytes(r->format));
     a->workspace_bytes = twk_conv_workspace(a);
+    if (a->workspace_bytes) a->workspace = bench_raw(m, a->workspace_bytes);
+}
+
+static void input_gradient_make(const bench_row *r, bench_memory *m, bench_call *call) {
+    twk_conv_args *a = &call->u.conv;
+    *a = conv_args(r, m);
+    a->dy = bench_normals(m, r->format, outputs(a), 1.0f);
+    a->dx = bench_raw(m, (size_t)inputs(a) * bench_format_bytes(r->format));
+    a->workspace_bytes = twk_conv_input_gradient_workspace(a);
     if (a->workspace_bytes) a->workspace = bench_raw(m, a->workspace_bytes);
 }
 
 static twk_status conv_run(const bench_call *call, twk_stream s) {
     return twk_conv_forward(&call->u.conv, s);
+}
+static twk_status input_gradient_run(const bench_call *call, twk_stream s) {
+    return twk_conv_input_gradient(&call->u.conv, s);
 }
 
 /* The ten bits of fraction that tf32 keeps. */
@@ -42,48 +74,90 @@ static double rounded(double v, int tf32) {
     return ldexp(round(ldexp(m, 11)), e - 11);
 }
 
-/* One element; x is a sample, w the weights of its output channel. */
-static bench_value conv_at(const twk_conv_args *a, const double *x, const double *w, int64_t pixel,
-                           double bias) {
-    bench_value sum = {bias, fabs(bias)};
-    for (int i = 0; i < a->kernel_h * a->kernel_w; i++) {
-        const int64_t row = pixel / a->w + i / a->kernel_w - a->pad_top;
-        const int64_t column = pixel % a->w + i % a->kernel_w - a->pad_left;
-        if (row < 0 || column < 0 || row >= a->h || column >= a->w) continue;
-        const double *from = x + (row * a->w + column) * a->channels;
-        for (int k = 0; k < a->channels; k++) {
-            const double term =
-                rounded(from[k], a->tf32) * rounded(w[i * a->channels + k], a->tf32);
-            sum.value += term;
-            sum.terms += fabs(term);
-        }
-    }
-    return sum;
+static void add_term(bench_value *sum, double a, double b, int tf32) {
+    const double term = rounded(a, tf32) * rounded(b, tf32);
+    sum->value += term;
+    sum->terms += fabs(term);
+}
+
+/* The pixel of x under a tap of an output pixel; -1 in the padding. */
+static int64_t pixel_under(const twk_conv_args *a, int64_t out_pixel, int tap) {
+    const int64_t out_w = twk_conv_out_w(a), up = a->upsample ? 2 : 1;
+    const int64_t row = out_pixel / out_w * a->stride + tap / a->kernel_w - a->pad_top;
+    const int64_t column = out_pixel % out_w * a->stride + tap % a->kernel_w - a->pad_left;
+    if (row < 0 || column < 0 || row >= a->h * up || column >= a->w * up) return -1;
+    return row / up * a->w + column / up;
 }
 
 static void conv_check(const bench_row *r, const bench_call *call, bench_check *k) {
     const twk_conv_args *a = &call->u.conv;
-    const int64_t pixels = a->h * a->w, depth = (int64_t)a->kernel_h * a->kernel_w * a->channels;
-    const int64_t out = a->out_channels;
+    const int taps = a->kernel_h * a->kernel_w;
+    const int64_t pixels = a->h * a->w, out = a->out_channels, in = a->channels;
+    const int64_t out_pixels = twk_conv_out_h(a) * twk_conv_out_w(a);
     bench_range range[2];
-    const int ranges = bench_ends(pixels, 8, range);
+    const int ranges = bench_ends(out_pixels, 8, range);
     for (int part = 0; part < 2; part++) {
         const int64_t at = part ? r->n - 1 : 0;
-        const double *x =
-            bench_fetch(k, a->format, a->x, at * pixels * a->channels, pixels * a->channels);
-        const double *y = bench_fetch(k, a->format, a->y, at * pixels * out, pixels * out);
-        const double *w = bench_fetch(k, a->format, a->weight, 0, out * depth);
+        const double *x = bench_fetch(k, a->format, a->x, at * pixels * in, pixels * in);
+        const double *y = bench_fetch(k, a->format, a->y, at * out_pixels * out, out_pixels * out);
+        const double *w = bench_fetch(k, a->format, a->weight, 0, out * taps * in);
         const double *bias = bench_fetch(k, TWK_F32, a->bias, 0, out);
         if (k->failed) return;
         for (int i = 0; i < ranges; i++)
             for (int64_t j = 0; j < range[i].count * out; j++) {
                 const int64_t pixel = range[i].first + j / out, o = j % out;
-                bench_compare(k, a->format, y[pixel * out + o],
-                              conv_at(a, x, w + o * depth, pixel, bias[o]), 8);
+                bench_value sum = {bias[o], fabs(bias[o])};
+                for (int t = 0; t < taps; t++) {
+                    const int64_t under = pixel_under(a, pixel, t);
+                    for (int64_t c = 0; under >= 0 && c < in; c++)
+                        add_term(&sum, x[under * in + c], w[(o * taps + t) * in + c], a->tf32);
+                }
+                bench_compare(k, a->format, y[pixel * out + o], sum,
+                              a->fold ? rounded_again(a->format) : 8);
             }
         bench_drop(k);
     }
     k->of = "8 pixels at both ends of the first and last sample";
 }
 
+/* Every output pixel's taps are walked, so that this is not the kernel's way to the same sum. */
+static void input_gradient_check(const bench_row *r, const bench_call *call, bench_check *k) {
+    const twk_conv_args *a = &call->u.conv;
+    const int taps = a->kernel_h * a->kernel_w;
+    const int64_t pixels = a->h * a->w, out = a->out_channels, in = a->channels;
+    const int64_t out_pixels = twk_conv_out_h(a) * twk_conv_out_w(a);
+    bench_range range[2];
+    const int ranges = bench_ends(pixels, 4, range);
+    for (int part = 0; part < 2; part++) {
+        const int64_t at = part ? r->n - 1 : 0;
+        const double *dy =
+            bench_fetch(k, a->format, a->dy, at * out_pixels * out, out_pixels * out);
+        const double *dx = bench_fetch(k, a->format, a->dx, at * pixels * in, pixels * in);
+        const double *w = bench_fetch(k, a->format, a->weight, 0, out * taps * in);
+        bench_value *sum = (bench_value *)bench_hold(k, 2 * 8 * in);
+        if (k->failed) return;
+        for (int64_t p = 0; p < out_pixels; p++)
+            for (int t = 0; t < taps; t++) {
+                const int64_t under = pixel_under(a, p, t);
+                int64_t slot = -1;
+                for (int i = 0, before = 0; i < ranges; before += (int)range[i++].count)
+                    if (under >= range[i].first && under < range[i].first + range[i].count)
+                        slot = before + under - range[i].first;
+                for (int64_t o = 0; slot >= 0 && o < out; o++)
+                    for (int64_t c = 0; c < in; c++)
+                        add_term(&sum[slot * in + c], dy[p * out + o], w[(o * taps + t) * in + c],
+                                 a->tf32);
+            }
+        for (int i = 0, slot = 0; i < ranges; i++)
+            for (int64_t p = range[i].first; p < range[i].first + range[i].count; p++, slot++)
+                for (int64_t c = 0; c < in; c++)
+                    bench_compare(k, a->format, dx[p * in + c], sum[slot * in + c],
+                                  a->upsample ? rounded_again(a->format) : 8);
+        bench_drop(k);
+    }
+    k->of = "4 pixels at both ends of the first and last sample";
+}
+
 const bench_family bench_conv = {conv_make, conv_run, conv_check, NULL, "none"};
+const bench_family bench_conv_input_gradient = {input_gradient_make, input_gradient_run,
+                                                input_gradient_check, NULL, "none"};

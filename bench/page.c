@@ -12,8 +12,10 @@ void bench_shape_text(const bench_row *r, char text[BENCH_SHAPE_TEXT]) {
         snprintf(text, BENCH_SHAPE_TEXT, "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64, r->n, r->h,
                  r->w, r->c);
     if (r->groups) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " g%d", r->groups);
+    if (r->keys) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " keys %d", r->keys);
     if (r->out_channels)
-        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " -> %d%s", r->out_channels,
+        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, "%s -> %d%s%s",
+                 r->upsampled ? " up" : "", r->out_channels, r->stride == 2 ? " stride 2" : "",
                  r->tf32 ? " tf32" : "");
 }
 
@@ -28,22 +30,31 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
           "the copy bandwidth of the same run, cold, and does not count the launch (2 us in "
           "the time).\n"
           "The peer of every row is a device copy of the same bytes under the same protocol.\n"
-          "Convolutions: the floor is the larger of that and 2 FLOPs a multiply-add over 790 "
-          "TFLOP/s (bf16,\n"
-          "fp16), 395 (tf32) or 60 (exact fp32), and predicted is in percent of it. The others "
-          "have no matrix\n"
-          "product in them: FLOPs do not bind, instructions may.\n\n"
-          "| kernel | shape | format | bytes | formula | floor us | predicted % | predicted us | "
-          "limit | note |\n"
-          "|---|---|---|---|---|---|---|---|---|---|\n",
+          "Rows with FLOPs: the floor is the larger of that and their nominal number, two a "
+          "multiply-add, over\n"
+          "790 TFLOP/s (bf16, fp16), 395 (tf32) or 60 (exact fp32), and predicted is in percent "
+          "of it; executed\n"
+          "is what the kernel does, as a multiple of the nominal number. The others have no "
+          "matrix product in\n"
+          "them: FLOPs do not bind, instructions may.\n\n"
+          "Shapes are n x h x w x c of the input; of a product, n of h * w rows by c columns; of "
+          "attention,\n"
+          "samples x heads x queries x columns of a head.\n\n"
+          "| kernel | shape | format | bytes | formula | GFLOP | executed | floor us | "
+          "predicted % | predicted us | limit | note |\n"
+          "|---|---|---|---|---|---|---|---|---|---|---|---|\n",
           out);
     for (size_t i = 0; i < count; i++) {
         const bench_row *r = &rows[i];
         char shape[BENCH_SHAPE_TEXT];
         bench_shape_text(r, shape);
-        fprintf(out, "| %s | %s | %s | %.4g MB | %s | %.2f | %.0f | %.1f | %s | %s |\n", r->name,
-                shape, bench_format_name(r->format), bench_bytes(r) / 1e6, r->formula,
-                bench_floor_seconds(r) * 1e6, r->percent, bench_predicted_seconds(r) * 1e6,
-                r->limit, r->note);
+        fprintf(out, "| %s | %s | %s | %.4g MB | %s | ", r->name, shape,
+                bench_format_name(r->format), bench_bytes(r) / 1e6, r->formula);
+        if (r->flops_per_element > 0)
+            fprintf(out, "%.4g | %.2f", bench_flops(r) / 1e9, r->executed);
+        else
+            fputs(" | ", out);
+        fprintf(out, " | %.2f | %.0f | %.1f | %s | %s |\n", bench_floor_seconds(r) * 1e6,
+                r->percent, bench_predicted_seconds(r) * 1e6, r->limit, r->note);
     }
 }

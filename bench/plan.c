@@ -1,14 +1,8 @@
 /* The rows. */
-#include "plan.h"
+#include "plan_rows.h"
 
-typedef struct shape {
-    int64_t n, h, w, c;
-} shape;
-
-typedef struct rows {
-    bench_row *row;
-    size_t count;
-} rows;
+typedef bench_shape shape;
+typedef bench_rows rows;
 
 size_t bench_format_bytes(twk_format format) {
     return format == TWK_F32 ? 4 : 2;
@@ -21,7 +15,7 @@ double bench_bytes(const bench_row *r) {
     return r->bytes_per_element * (double)bench_elements(r);
 }
 double bench_flops(const bench_row *r) {
-    return 2 * (double)bench_elements(r) * r->out_channels * r->kernel * r->kernel;
+    return r->flops_per_element * (double)bench_elements(r);
 }
 double bench_floor_seconds(const bench_row *r) {
     const double moving = bench_bytes(r) / BENCH_REFERENCE_BANDWIDTH;
@@ -32,9 +26,9 @@ double bench_predicted_seconds(const bench_row *r) {
     return bench_floor_seconds(r) / (r->percent / 100) + BENCH_LAUNCH_SECONDS;
 }
 
-static bench_row *add(rows *all, bench_kind kind, const char *name, twk_format f, shape s,
-                      double bytes_per_element, const char *formula, const char *limit,
-                      double percent) {
+bench_row *bench_add_row(rows *all, bench_kind kind, const char *name, twk_format f, shape s,
+                         double bytes_per_element, const char *formula, const char *limit,
+                         double percent) {
     bench_row *r = &all->row[all->count++];
     *r = (bench_row){.kind = kind,
                      .name = name,
@@ -60,26 +54,28 @@ static void add_samplers(rows *all) {
         const twk_format f = formats[i];
         const bool fp32 = f == TWK_F32;
         const double b = (double)bench_format_bytes(f);
-        add(all, BENCH_DDIM, "ddim eta 0", f, large, 8 + b, ddim, "memory", fp32 ? 97 : 95);
-        bench_row *noisy = add(all, BENCH_DDIM, "ddim eta 1", f, large, 8 + b, ddim,
-                               fp32 ? "memory" : "memory, then ALU (Box-Muller)", fp32 ? 92 : 86);
+        bench_add_row(all, BENCH_DDIM, "ddim eta 0", f, large, 8 + b, ddim, "memory",
+                      fp32 ? 97 : 95);
+        bench_row *noisy =
+            bench_add_row(all, BENCH_DDIM, "ddim eta 1", f, large, 8 + b, ddim,
+                          fp32 ? "memory" : "memory, then ALU (Box-Muller)", fp32 ? 92 : 86);
         noisy->noisy = true;
         noisy->note = "about 45 instructions an element for the noise";
-        add(all, BENCH_DDIM, "ddim eta 0", f, cifar, 8 + b, ddim, "launch", 90)->note =
+        bench_add_row(all, BENCH_DDIM, "ddim eta 0", f, cifar, 8 + b, ddim, "launch", 90)->note =
             "belongs in the step's graph";
-        add(all, BENCH_UPDATE, "update x, p, 2 history", f, large, 16 + b,
-            "x 4 + p b + h 2 4 + x_p 4", "memory", 94);
-        add(all, BENCH_NOISING, "forward noising", f, large, 8 + b, "x0 4 + x_t b + target 4",
-            "memory, then ALU (Box-Muller)", fp32 ? 90 : 84);
-        add(all, BENCH_NOISE, "noise fill", f, large, b, "out b", "ALU (Philox, Box-Muller)",
-            fp32 ? 60 : 30);
+        bench_add_row(all, BENCH_UPDATE, "update x, p, 2 history", f, large, 16 + b,
+                      "x 4 + p b + h 2 4 + x_p 4", "memory", 94);
+        bench_add_row(all, BENCH_NOISING, "forward noising", f, large, 8 + b,
+                      "x0 4 + x_t b + target 4", "memory, then ALU (Box-Muller)", fp32 ? 90 : 84);
+        bench_add_row(all, BENCH_NOISE, "noise fill", f, large, b, "out b",
+                      "ALU (Philox, Box-Muller)", fp32 ? 60 : 30);
     }
     static const char *const once = "one read, keys in shared memory";
-    add(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){64, 64, 64, 3}, 6,
-        "x 4 + m b once", "latency (three histograms)", 14)
+    bench_add_row(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){64, 64, 64, 3}, 6,
+                  "x 4 + m b once", "latency (three histograms)", 14)
         ->note = once;
-    add(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){16, 256, 256, 3}, 6,
-        "x 4 + m b once", "latency (three histograms)", 28)
+    bench_add_row(all, BENCH_THRESHOLD, "dynamic threshold", TWK_BF16, (shape){16, 256, 256, 3}, 6,
+                  "x 4 + m b once", "latency (three histograms)", 28)
         ->note = once;
 }
 
@@ -90,17 +86,17 @@ static void add_norm(rows *all, shape s, int groups, twk_format f) {
     const bool small = (double)(s.n * s.h * s.w * s.c) * b < 32e6;
     const char *limit = small ? "latency" : "memory";
     bench_row *r =
-        add(all, BENCH_NORM_FORWARD, "group norm + silu", f, s, 2 * b, "x b + y b", limit,
-            twice   ? 64
-            : small ? 60
-                    : 85);
+        bench_add_row(all, BENCH_NORM_FORWARD, "group norm + silu", f, s, 2 * b, "x b + y b", limit,
+                      twice   ? 64
+                      : small ? 60
+                              : 85);
     r->groups = groups;
     r->note = twice ? "two passes: 3 b moved, 67 % at most" : "one read";
-    r = add(all, BENCH_NORM_BACKWARD, "group norm + silu backward", f, s, 3 * b,
-            "x b + dy b + dx b", limit,
-            twice   ? 55
-            : small ? 50
-                    : 75);
+    r = bench_add_row(all, BENCH_NORM_BACKWARD, "group norm + silu backward", f, s, 3 * b,
+                      "x b + dy b + dx b", limit,
+                      twice   ? 55
+                      : small ? 50
+                              : 75);
     r->groups = groups;
     r->note = twice ? "two passes: 5 b moved, 60 % at most" : "one read";
 }
@@ -120,74 +116,37 @@ static void add_small_ones(rows *all, twk_format f) {
     const shape rgb = {512, 32, 32, 3};
     const bool fp32 = f == TWK_F32;
     const double b = (double)bench_format_bytes(f);
-    add(all, BENCH_ACTIVATION, "silu", f, s, 2 * b, "x b + y b", "memory", 95);
-    add(all, BENCH_ADD, "add", f, s, 3 * b, "a b + b b + y b", "memory", 95);
-    add(all, BENCH_DROPOUT, "dropout", f, s, 2 * b, "x b + y b",
-        fp32 ? "memory" : "memory, then ALU (Philox)", fp32 ? 93 : 82);
-    add(all, BENCH_CONCAT, "concat", f, s, 2 * b, "a b/2 + b b/2 + out b", "memory", 93);
-    add(all, BENCH_SPREAD, "nearest up x2", f, s, 1.25 * b, "in b/4 + out b", "memory", 90);
-    add(all, BENCH_POOL, "average pool 2x2", f, s, 1.25 * b, "in b + out b/4", "memory", 90);
-    add(all, BENCH_CONVERT, "nhwc to nchw", f, s, 2 * b, "in b + out b", "memory", fp32 ? 85 : 82)
+    bench_add_row(all, BENCH_ACTIVATION, "silu", f, s, 2 * b, "x b + y b", "memory", 95);
+    bench_add_row(all, BENCH_ADD, "add", f, s, 3 * b, "a b + b b + y b", "memory", 95);
+    bench_add_row(all, BENCH_DROPOUT, "dropout", f, s, 2 * b, "x b + y b",
+                  fp32 ? "memory" : "memory, then ALU (Philox)", fp32 ? 93 : 82);
+    bench_add_row(all, BENCH_CONCAT, "concat", f, s, 2 * b, "a b/2 + b b/2 + out b", "memory", 93);
+    bench_add_row(all, BENCH_SPREAD, "nearest up x2", f, s, 1.25 * b, "in b/4 + out b", "memory",
+                  90);
+    bench_add_row(all, BENCH_POOL, "average pool 2x2", f, s, 1.25 * b, "in b + out b/4", "memory",
+                  90);
+    bench_add_row(all, BENCH_CONVERT, "nhwc to nchw", f, s, 2 * b, "in b + out b", "memory",
+                  fp32 ? 85 : 82)
         ->note = fp32 ? "" : "two elements an access";
-    add(all, BENCH_IMAGE, "uint8 image to tensor", f, rgb, 1 + b, "in 1 + out b", "launch", 50);
-    add(all, BENCH_MSE, "mse with gradient", f, rgb, 4 + 2 * b, "p b + target 4 + dp b",
-        "launch (three kernels)", 40);
-    add(all, BENCH_COLUMN_SUMS, "bias gradient", f, s, b, "dy b", "memory", 90);
-}
-
-/* mma.sync reaches about 0.6 of the rate on this GPU: 60 % would be all of it. */
-static void add_conv(rows *all, twk_format f, bool tf32, shape s, int out, int kernel,
-                     const char *limit, double percent, const char *note) {
-    const double b = (double)bench_format_bytes(f), pixels = (double)(s.n * s.h * s.w);
-    const double weights = (double)s.c * out * kernel * kernel;
-    const double bytes = b * (pixels * (double)(s.c + out) + weights);
-    bench_row *r = add(all, BENCH_CONV, kernel == 1 ? "conv 1x1 + bias" : "conv 3x3 + bias", f, s,
-                       bytes / (pixels * (double)s.c), "x b + w b + y b", limit, percent);
-    r->out_channels = out;
-    r->kernel = kernel;
-    r->tf32 = tf32;
-    r->rate = f != TWK_F32 ? BENCH_REFERENCE_BF16
-              : tf32       ? BENCH_REFERENCE_TF32
-                           : BENCH_REFERENCE_FP32;
-    r->note = note;
-}
-
-static void add_convs(rows *all) {
-    static const char *const mma = "mma.sync", *const few = "few blocks: latency of the pipeline";
-    const shape c32 = {128, 32, 32, 128}, c16 = {128, 16, 16, 256};
-    add_conv(all, TWK_BF16, false, c32, 128, 3, mma, 42, "");
-    add_conv(all, TWK_BF16, false, c16, 256, 3, mma, 45, "");
-    add_conv(all, TWK_BF16, false, (shape){128, 8, 8, 256}, 256, 3, few, 30, "two parts along K");
-    add_conv(all, TWK_BF16, false, (shape){128, 4, 4, 256}, 256, 3, few, 18, "two parts along K");
-    add_conv(all, TWK_BF16, false, (shape){128, 16, 16, 384}, 256, 3, mma, 45, "");
-    add_conv(all, TWK_BF16, false, (shape){128, 16, 16, 512}, 256, 3, mma, 45, "");
-    add_conv(all, TWK_BF16, false, c16, 256, 1, "memory", 45,
-             "eight tiles along K: filling and emptying the pipeline shows");
-    add_conv(all, TWK_BF16, false, (shape){128, 32, 32, 3}, 128, 3, "memory", 60,
-             "two waves of blocks that begin and end without writing; instructions take as long");
-    add_conv(all, TWK_BF16, false, c32, 3, 3, "memory", 55,
-             "one wave of blocks that begin with reading alone and end with writing alone");
-    add_conv(all, TWK_BF16, false, (shape){8, 64, 64, 256}, 256, 3, mma, 45, "");
-    add_conv(all, TWK_BF16, false, (shape){8, 256, 256, 128}, 128, 3, mma, 43, "");
-    add_conv(all, TWK_BF16, false, (shape){1, 32, 32, 128}, 128, 3, few, 3,
-             "a batch of one: split along K");
-    add_conv(all, TWK_F16, false, c32, 128, 3, mma, 42, "");
-    add_conv(all, TWK_F32, true, c32, 128, 3, mma, 40, "tf32");
-    add_conv(all, TWK_F32, false, c32, 128, 3, "fp32 units and shared memory", 45, "exact");
+    bench_add_row(all, BENCH_IMAGE, "uint8 image to tensor", f, rgb, 1 + b, "in 1 + out b",
+                  "launch", 50);
+    bench_add_row(all, BENCH_MSE, "mse with gradient", f, rgb, 4 + 2 * b, "p b + target 4 + dp b",
+                  "launch (three kernels)", 40);
+    bench_add_row(all, BENCH_COLUMN_SUMS, "bias gradient", f, s, b, "dy b", "memory", 90);
 }
 
 size_t bench_plan(bench_row *row) {
     static const char *const adamw = "norm 4 + g 4 + w m v ema 32 + copy 2";
-    rows all = {row, 0};
+    bench_rows all = {row, 0};
     add_samplers(&all);
     add_norms(&all);
     add_small_ones(&all, TWK_F32);
     add_small_ones(&all, TWK_BF16);
-    add(&all, BENCH_ADAMW, "adamw + ema + clip, 35.7 M", TWK_F32, (shape){1, 1, 1, 35700000}, 42,
-        adamw, "memory", 91);
-    add(&all, BENCH_ADAMW, "adamw + ema + clip, 113.7 M", TWK_F32, (shape){1, 1, 1, 113700000}, 42,
-        adamw, "memory", 92);
-    add_convs(&all);
+    bench_add_row(&all, BENCH_ADAMW, "adamw + ema + clip, 35.7 M", TWK_F32,
+                  (shape){1, 1, 1, 35700000}, 42, adamw, "memory", 91);
+    bench_add_row(&all, BENCH_ADAMW, "adamw + ema + clip, 113.7 M", TWK_F32,
+                  (shape){1, 1, 1, 113700000}, 42, adamw, "memory", 92);
+    bench_plan_matrices(&all);
     return all.count;
 }
 
@@ -195,6 +154,13 @@ bench_row bench_small_twin(const bench_row *row) {
     bench_row r = *row;
     if (r.kind == BENCH_ADAMW) {
         r.c = 10000;
+        return r;
+    }
+    if (r.keys) { /* attention */
+        r.n = 2;
+        r.h = 1;
+        r.w = 20;
+        r.keys = 24;
         return r;
     }
     r.n = 3;

@@ -32,6 +32,11 @@ typedef enum bench_kind {
     BENCH_COLUMN_SUMS,
     BENCH_ADAMW,
     BENCH_CONV,
+    BENCH_CONV_INPUT_GRADIENT,
+    BENCH_GEMM,
+    BENCH_GEMM_INPUT_GRADIENT,
+    BENCH_GEMM_WEIGHT_GRADIENT,
+    BENCH_ATTENTION,
     BENCH_KINDS,
 } bench_kind;
 
@@ -45,15 +50,21 @@ typedef struct bench_row {
     double bytes_per_element; /* that must cross device memory */
     const char *formula;      /* of these bytes; b is the format's size */
     const char *limit;        /* what is expected to bind */
-    double percent;           /* predicted, of the copy bandwidth; convolutions: of the floor */
+    double percent; /* predicted, of the copy bandwidth; with a matrix product: of the floor */
     const char *note;
-    /* Convolutions: x is n, h, w, c; stride 1, the padding keeps the size. */
-    int out_channels, kernel;
+    /* Convolutions: x is n, h, w, c; the padding keeps the size, halves it with stride 2. Products:
+     * n of h * w rows by c columns, times c by out_channels. */
+    int out_channels, kernel, stride;
+    bool upsampled; /* the image is read as if it were twice as high and wide */
+    /* Attention: n samples, h heads, w queries, c columns a head. */
+    int keys;
     bool tf32;
-    double rate; /* of multiply-adds counted as two, on the reference GPU; 0: memory alone binds */
+    double flops_per_element; /* nominal, two a multiply-add; 0 without a matrix product */
+    double executed;          /* FLOPs that the own kernel executes, as a multiple of the nominal */
+    double rate;              /* of FLOPs on the reference GPU; 0: memory alone binds */
 } bench_row;
 
-enum { BENCH_MAX_ROWS = 160, BENCH_SHAPE_TEXT = 96 };
+enum { BENCH_MAX_ROWS = 256, BENCH_SHAPE_TEXT = 96 };
 
 /* The reference GPU of the floors (H200): device copy counted read + write. */
 #define BENCH_REFERENCE_BANDWIDTH 4.3e12
