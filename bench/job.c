@@ -24,10 +24,12 @@ static const bench_family *family_of(bench_kind kind) {
         [BENCH_ADAMW] = &bench_adamw,
         [BENCH_CONV] = &bench_conv,
         [BENCH_CONV_INPUT_GRADIENT] = &bench_conv_input_gradient,
+        [BENCH_CONV_WEIGHT_GRADIENT] = &bench_conv_weight_gradient,
         [BENCH_GEMM] = &bench_gemm,
         [BENCH_GEMM_INPUT_GRADIENT] = &bench_gemm_input_gradient,
         [BENCH_GEMM_WEIGHT_GRADIENT] = &bench_gemm_weight_gradient,
         [BENCH_ATTENTION] = &bench_attention,
+        [BENCH_ATTENTION_BACKWARD] = &bench_attention_backward,
     };
     return all[kind];
 }

@@ -77,9 +77,9 @@ extern const bench_family bench_norm_forward, bench_norm_backward;
 extern const bench_family bench_activation, bench_add, bench_dropout;
 extern const bench_family bench_concat, bench_spread, bench_pool, bench_convert, bench_image;
 extern const bench_family bench_mse, bench_column_sums, bench_adamw;
-extern const bench_family bench_conv, bench_conv_input_gradient;
+extern const bench_family bench_conv, bench_conv_input_gradient, bench_conv_weight_gradient;
 extern const bench_family bench_gemm, bench_gemm_input_gradient, bench_gemm_weight_gradient;
-extern const bench_family bench_attention;
+extern const bench_family bench_attention, bench_attention_backward;
 
 typedef struct bench_job {
     const bench_family *family;

@@ -1,4 +1,4 @@
-/* Attention. A row's shape is samples, heads, queries, columns of a head. */
+/* Attention forward and backward. A row's shape is samples, heads, queries, columns of a head. */
 #include <cuda_runtime_api.h>
 #include <math.h>
 
@@ -30,15 +30,33 @@ static void forward_make(const bench_row *r, bench_memory *m, bench_call *call) 
     a->lse = bench_raw(m, (size_t)(r->n * r->h * r->w) * sizeof(float));
 }
 
+static void backward_make(const bench_row *r, bench_memory *m, bench_call *call) {
+    twk_attention_args *a = &call->u.attention;
+    forward_make(r, m, call);
+    const int64_t queries = r->n * a->q_batch, keys = r->n * a->k_batch;
+    const size_t b = bench_format_bytes(r->format);
+    a->d_o = bench_normals(m, r->format, queries, 1.0f);
+    a->dq = bench_raw(m, (size_t)queries * b);
+    a->dk = bench_raw(m, (size_t)keys * b);
+    a->dv = bench_raw(m, (size_t)keys * b);
+    a->workspace_bytes = twk_attention_backward_workspace(a);
+    if (a->workspace_bytes) a->workspace = bench_raw(m, a->workspace_bytes);
+    if (m->failed) return;
+    m->failed = twk_attention_forward(a, NULL) != TWK_OK || cudaDeviceSynchronize() != cudaSuccess;
+}
+
 static twk_status forward_run(const bench_call *call, twk_stream s) {
     return twk_attention_forward(&call->u.attention, s);
+}
+static twk_status backward_run(const bench_call *call, twk_stream s) {
+    return twk_attention_backward(&call->u.attention, s);
 }
 
 /* The first or last head of the first or last sample, in double. */
 typedef struct head {
     int64_t t, u, d; /* queries, keys, columns */
     double scale;
-    const double *q, *k, *v, *o, *lse;
+    const double *q, *k, *v, *o, *d_o, *lse;
 } head;
 
 static const double *part(bench_check *k, const twk_attention_args *a, const void *from,
@@ -58,6 +76,7 @@ static head head_of(bench_check *k, const twk_attention_args *a, int last) {
     h.v = part(k, a, a->v, h.u, last);
     h.o = part(k, a, a->o, h.t, last);
     h.lse = bench_fetch(k, TWK_F32, a->lse, last ? (a->batch * a->heads - 1) * h.t : 0, h.t);
+    if (a->d_o) h.d_o = part(k, a, a->d_o, h.t, last);
     return h;
 }
 
@@ -67,7 +86,7 @@ static double dot(const double *a, const double *b, int64_t n) {
     return sum;
 }
 
-/* Probabilities are rounded to the format between two products. */
+/* Probabilities and the gradients of scores are rounded to the format between two products. */
 static double bound_of(twk_format f) {
     return f == TWK_F32 ? 512 : f == TWK_BF16 ? 0x1p18 : 0x1p15;
 }
@@ -104,4 +123,60 @@ static void forward_check(const bench_row *r, const bench_call *call, bench_chec
     k->of = "the first query of the first head and the last of the last";
 }
 
+/* Probability and gradient of the score of query i and key j; lse and o are the forward pass's. */
+static void score_gradient(const head *h, int64_t i, int64_t j, double *p, bench_value *ds) {
+    const double *d_o = h->d_o + i * h->d;
+    *p = exp(h->scale * dot(h->q + i * h->d, h->k + j * h->d, h->d) - h->lse[i]);
+    const double dp = dot(d_o, h->v + j * h->d, h->d), delta = dot(d_o, h->o + i * h->d, h->d);
+    *ds = (bench_value){h->scale * *p * (dp - delta), h->scale * *p * (fabs(dp) + fabs(delta))};
+}
+
+static void add_scaled(bench_value *sum, bench_value by, const double *row, int64_t n) {
+    for (int64_t c = 0; c < n; c++) {
+        sum[c].value += by.value * row[c];
+        sum[c].terms += by.terms * fabs(row[c]);
+    }
+}
+
+static void compare_row(bench_check *k, twk_format f, const double *got, const bench_value *want,
+                        int64_t n) {
+    for (int64_t c = 0; c < n; c++) bench_compare(k, f, got[c], want[c], bound_of(f));
+}
+
+static void check_gradients(bench_check *k, const twk_attention_args *a, const head *h, int last) {
+    const int64_t i = last ? h->t - 1 : 0, j = last ? h->u - 1 : 0;
+    const double *dq = part(k, a, a->dq, h->t, last), *dk = part(k, a, a->dk, h->u, last);
+    const double *dv = part(k, a, a->dv, h->u, last);
+    bench_value *sum = (bench_value *)bench_hold(k, 6 * h->d), ds;
+    if (k->failed) return;
+    bench_value *const q = sum, *const key = sum + h->d, *const v = sum + 2 * h->d;
+    double p;
+    for (int64_t other = 0; other < h->u; other++) {
+        score_gradient(h, i, other, &p, &ds);
+        add_scaled(q, ds, h->k + other * h->d, h->d);
+    }
+    for (int64_t other = 0; other < h->t; other++) {
+        score_gradient(h, other, j, &p, &ds);
+        add_scaled(key, ds, h->q + other * h->d, h->d);
+        add_scaled(v, (bench_value){p, p}, h->d_o + other * h->d, h->d);
+    }
+    compare_row(k, a->format, dq + i * h->d, q, h->d);
+    compare_row(k, a->format, dk + j * h->d, key, h->d);
+    compare_row(k, a->format, dv + j * h->d, v, h->d);
+}
+
+static void backward_check(const bench_row *r, const bench_call *call, bench_check *k) {
+    const twk_attention_args *a = &call->u.attention;
+    (void)r;
+    for (int last = 0; last < 2; last++) {
+        const head h = head_of(k, a, last);
+        if (k->failed) return;
+        check_gradients(k, a, &h, last);
+        bench_drop(k);
+    }
+    k->of = "the first token of the first head and the last of the last";
+}
+
 const bench_family bench_attention = {forward_make, forward_run, forward_check, NULL, "none"};
+const bench_family bench_attention_backward = {backward_make, backward_run, backward_check, NULL,
+                                               "none"};

@@ -15,7 +15,8 @@ static twk_conv_args conv_args(const bench_row *r, bench_memory *m) {
     twk_conv_args a = {.batch = r->n,
                        .h = r->h,
                        .w = r->w,
-                       .channels = (int)r->c,
+                       .channels = (int)r->c - r->second,
+                       .channels2 = r->second,
                        .upsample = r->upsampled,
                        .out_channels = r->out_channels,
                        .kernel_h = r->kernel,
@@ -35,15 +36,21 @@ static twk_conv_args conv_args(const bench_row *r, bench_memory *m) {
 static int64_t outputs(const twk_conv_args *a) {
     return a->batch * twk_conv_out_h(a) * twk_conv_out_w(a) * a->out_channels;
 }
-static int64_t inputs(const twk_conv_args *a) {
-    return a->batch * a->h * a->w * a->channels;
+static void *image(bench_memory *m, const twk_conv_args *a, int channels) {
+    return channels ? bench_normals(m, a->format, a->batch * a->h * a->w * channels, 1.0f) : NULL;
+}
+static void *image_to_be(bench_memory *m, const twk_conv_args *a, int channels) {
+    const size_t pixels = (size_t)(a->batch * a->h * a->w);
+    return channels ? bench_raw(m, pixels * (size_t)channels * bench_format_bytes(a->format))
+                    : NULL;
 }
 
 static void conv_make(const bench_row *r, bench_memory *m, bench_call *call) {
     twk_conv_args *a = &call->u.conv;
     *a = conv_args(r, m);
     a->fold = r->upsampled;
-    a->x = bench_normals(m, r->format, inputs(a), 1.0f);
+    a->x = image(m, a, a->channels);
+    a->x2 = image(m, a, a->channels2);
     a->bias = bench_floats(m, r->out_channels, 0.5f);
     a->y = bench_raw(m, (size_t)outputs(a) * bench_format_bytes(r->format));
     a->workspace_bytes = twk_conv_workspace(a);
@@ -54,8 +61,22 @@ static void input_gradient_make(const bench_row *r, bench_memory *m, bench_call 
     twk_conv_args *a = &call->u.conv;
     *a = conv_args(r, m);
     a->dy = bench_normals(m, r->format, outputs(a), 1.0f);
-    a->dx = bench_raw(m, (size_t)inputs(a) * bench_format_bytes(r->format));
+    a->dx = image_to_be(m, a, a->channels);
+    a->dx2 = image_to_be(m, a, a->channels2);
     a->workspace_bytes = twk_conv_input_gradient_workspace(a);
+    if (a->workspace_bytes) a->workspace = bench_raw(m, a->workspace_bytes);
+}
+
+static void weight_gradient_make(const bench_row *r, bench_memory *m, bench_call *call) {
+    twk_conv_args *a = &call->u.conv;
+    *a = conv_args(r, m);
+    a->x = image(m, a, a->channels);
+    a->x2 = image(m, a, a->channels2);
+    a->dy = bench_normals(m, r->format, outputs(a), 1.0f);
+    a->dweight = bench_zeros(m, (size_t)(r->out_channels * r->kernel * r->kernel) * (size_t)r->c *
+                                    sizeof(float));
+    a->dbias = bench_zeros(m, (size_t)r->out_channels * sizeof(float));
+    a->workspace_bytes = twk_conv_weight_gradient_workspace(a);
     if (a->workspace_bytes) a->workspace = bench_raw(m, a->workspace_bytes);
 }
 
@@ -64,6 +85,9 @@ static twk_status conv_run(const bench_call *call, twk_stream s) {
 }
 static twk_status input_gradient_run(const bench_call *call, twk_stream s) {
     return twk_conv_input_gradient(&call->u.conv, s);
+}
+static twk_status weight_gradient_run(const bench_call *call, twk_stream s) {
+    return twk_conv_weight_gradient(&call->u.conv, s);
 }
 
 /* The ten bits of fraction that tf32 keeps. */
@@ -89,16 +113,30 @@ static int64_t pixel_under(const twk_conv_args *a, int64_t out_pixel, int tap) {
     return row / up * a->w + column / up;
 }
 
+/* The pixels of sample `at` of one image or, channel by channel, of two. */
+static const double *sample(bench_check *k, const twk_conv_args *a, const void *x, const void *x2,
+                            int64_t at) {
+    const int64_t pixels = a->h * a->w, c1 = a->channels, c2 = a->channels2, in = c1 + c2;
+    const double *one = bench_fetch(k, a->format, x, at * pixels * c1, pixels * c1);
+    if (!c2) return one;
+    const double *two = bench_fetch(k, a->format, x2, at * pixels * c2, pixels * c2);
+    double *both = bench_hold(k, pixels * in);
+    if (k->failed) return NULL;
+    for (int64_t i = 0; i < pixels * in; i++)
+        both[i] = i % in < c1 ? one[i / in * c1 + i % in] : two[i / in * c2 + i % in - c1];
+    return both;
+}
+
 static void conv_check(const bench_row *r, const bench_call *call, bench_check *k) {
     const twk_conv_args *a = &call->u.conv;
     const int taps = a->kernel_h * a->kernel_w;
-    const int64_t pixels = a->h * a->w, out = a->out_channels, in = a->channels;
+    const int64_t out = a->out_channels, in = r->c;
     const int64_t out_pixels = twk_conv_out_h(a) * twk_conv_out_w(a);
     bench_range range[2];
     const int ranges = bench_ends(out_pixels, 8, range);
     for (int part = 0; part < 2; part++) {
         const int64_t at = part ? r->n - 1 : 0;
-        const double *x = bench_fetch(k, a->format, a->x, at * pixels * in, pixels * in);
+        const double *x = sample(k, a, a->x, a->x2, at);
         const double *y = bench_fetch(k, a->format, a->y, at * out_pixels * out, out_pixels * out);
         const double *w = bench_fetch(k, a->format, a->weight, 0, out * taps * in);
         const double *bias = bench_fetch(k, TWK_F32, a->bias, 0, out);
@@ -124,7 +162,7 @@ static void conv_check(const bench_row *r, const bench_call *call, bench_check *
 static void input_gradient_check(const bench_row *r, const bench_call *call, bench_check *k) {
     const twk_conv_args *a = &call->u.conv;
     const int taps = a->kernel_h * a->kernel_w;
-    const int64_t pixels = a->h * a->w, out = a->out_channels, in = a->channels;
+    const int64_t pixels = a->h * a->w, out = a->out_channels, in = r->c;
     const int64_t out_pixels = twk_conv_out_h(a) * twk_conv_out_w(a);
     bench_range range[2];
     const int ranges = bench_ends(pixels, 4, range);
@@ -132,7 +170,7 @@ static void input_gradient_check(const bench_row *r, const bench_call *call, ben
         const int64_t at = part ? r->n - 1 : 0;
         const double *dy =
             bench_fetch(k, a->format, a->dy, at * out_pixels * out, out_pixels * out);
-        const double *dx = bench_fetch(k, a->format, a->dx, at * pixels * in, pixels * in);
+        const double *dx = sample(k, a, a->dx, a->dx2, at);
         const double *w = bench_fetch(k, a->format, a->weight, 0, out * taps * in);
         bench_value *sum = (bench_value *)bench_hold(k, 2 * 8 * in);
         if (k->failed) return;
@@ -158,6 +196,49 @@ static void input_gradient_check(const bench_row *r, const bench_call *call, ben
     k->of = "4 pixels at both ends of the first and last sample";
 }
 
+/* Of the first and last channels of x and dy: every tap of their weights, and the biases. */
+static void weight_gradient_check(const bench_row *r, const bench_call *call, bench_check *k) {
+    const twk_conv_args *a = &call->u.conv;
+    const int taps = a->kernel_h * a->kernel_w;
+    const int64_t pixels = a->h * a->w, out = a->out_channels, in = r->c;
+    const int64_t out_pixels = twk_conv_out_h(a) * twk_conv_out_w(a);
+    for (int part = 0; part < 2; part++) {
+        const int64_t few = 2, ci = in < few ? in : few, co = out < few ? out : few;
+        const int64_t c0 = part ? in - ci : 0, o0 = part ? out - co : 0;
+        const bool second = part && a->channels2;
+        const double *x = bench_fetch_columns(k, a->format, second ? a->x2 : a->x, r->n * pixels,
+                                              second ? a->channels2 : a->channels,
+                                              second ? c0 - a->channels : c0, ci);
+        const double *dy = bench_fetch_columns(k, a->format, a->dy, r->n * out_pixels, out, o0, co);
+        const double *dw = bench_fetch(k, TWK_F32, a->dweight, 0, out * taps * in);
+        const double *db = bench_fetch(k, TWK_F32, a->dbias, 0, out);
+        if (k->failed) return;
+        for (int64_t o = 0; o < co; o++) {
+            bench_value bias = {0, 0};
+            for (int64_t p = 0; p < r->n * out_pixels; p++) {
+                bias.value += dy[p * co + o];
+                bias.terms += fabs(dy[p * co + o]);
+            }
+            bench_compare(k, TWK_F32, db[o0 + o], bias, 8);
+            for (int64_t i = 0; i < taps * ci; i++) {
+                const int t = (int)(i / ci);
+                bench_value sum = {0, 0};
+                for (int64_t p = 0; p < r->n * out_pixels; p++) {
+                    const int64_t under = pixel_under(a, p % out_pixels, t);
+                    if (under >= 0)
+                        add_term(&sum, dy[p * co + o],
+                                 x[(p / out_pixels * pixels + under) * ci + i % ci], a->tf32);
+                }
+                bench_compare(k, TWK_F32, dw[((o0 + o) * taps + t) * in + c0 + i % ci], sum, 8);
+            }
+        }
+        bench_drop(k);
+    }
+    k->of = "all taps of the first and last two channels, and their biases";
+}
+
 const bench_family bench_conv = {conv_make, conv_run, conv_check, NULL, "none"};
 const bench_family bench_conv_input_gradient = {input_gradient_make, input_gradient_run,
                                                 input_gradient_check, NULL, "none"};
+const bench_family bench_conv_weight_gradient = {weight_gradient_make, weight_gradient_run,
+                                                 weight_gradient_check, NULL, "none"};

@@ -11,12 +11,14 @@ void bench_shape_text(const bench_row *r, char text[BENCH_SHAPE_TEXT]) {
     const int used =
         snprintf(text, BENCH_SHAPE_TEXT, "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64, r->n, r->h,
                  r->w, r->c);
+    char second[32];
+    snprintf(second, sizeof second, " (%" PRId64 "+%d)", r->c - r->second, r->second);
     if (r->groups) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " g%d", r->groups);
     if (r->keys) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " keys %d", r->keys);
     if (r->out_channels)
-        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, "%s -> %d%s%s",
-                 r->upsampled ? " up" : "", r->out_channels, r->stride == 2 ? " stride 2" : "",
-                 r->tf32 ? " tf32" : "");
+        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, "%s%s -> %d%s%s",
+                 r->second ? second : "", r->upsampled ? " up" : "", r->out_channels,
+                 r->stride == 2 ? " stride 2" : "", r->tf32 ? " tf32" : "");
 }
 
 void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
@@ -34,15 +36,25 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
           "multiply-add, over\n"
           "790 TFLOP/s (bf16, fp16), 395 (tf32) or 60 (exact fp32), and predicted is in percent "
           "of it; executed\n"
-          "is what the kernel does, as a multiple of the nominal number. The others have no "
-          "matrix product in\n"
-          "them: FLOPs do not bind, instructions may.\n\n"
-          "Shapes are n x h x w x c of the input; of a product, n of h * w rows by c columns; of "
-          "attention,\n"
-          "samples x heads x queries x columns of a head.\n\n"
+          "is what the kernel does, as a multiple of the nominal number. mma.sync reaches about "
+          "0.6 of the tensor\n"
+          "cores' rate on this GPU, so that 60 % would be all of it; what is below that is the "
+          "note's or the\n"
+          "limit's. The others have no matrix product in them: FLOPs do not bind, instructions "
+          "may.\n"
+          "The named peer of these rows is the best plan of cuDNN (convolutions, attention) or "
+          "cuBLASLt, tuned,\n"
+          "its bias fused, in turn with the kernel; library is what it is expected to reach of "
+          "the floor, and\n"
+          "ratio what the kernel should reach of it. A library is given one image where the "
+          "kernel reads two,\n"
+          "and an upsampled one where the kernel upsamples: making them is not counted.\n\n"
+          "Shapes are n x h x w x c of the input (c of two images: a + b); of a product, n of h "
+          "* w rows by c\n"
+          "columns; of attention, samples x heads x queries x columns of a head.\n\n"
           "| kernel | shape | format | bytes | formula | GFLOP | executed | floor us | "
-          "predicted % | predicted us | limit | note |\n"
-          "|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+          "predicted % | predicted us | library % | ratio | limit | note |\n"
+          "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
           out);
     for (size_t i = 0; i < count; i++) {
         const bench_row *r = &rows[i];
@@ -54,7 +66,12 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
             fprintf(out, "%.4g | %.2f", bench_flops(r) / 1e9, r->executed);
         else
             fputs(" | ", out);
-        fprintf(out, " | %.2f | %.0f | %.1f | %s | %s |\n", bench_floor_seconds(r) * 1e6,
-                r->percent, bench_predicted_seconds(r) * 1e6, r->limit, r->note);
+        fprintf(out, " | %.2f | %.0f | %.1f | ", bench_floor_seconds(r) * 1e6, r->percent,
+                bench_predicted_seconds(r) * 1e6);
+        if (r->library > 0)
+            fprintf(out, "%.0f | %.2f", r->library, bench_predicted_ratio(r));
+        else
+            fputs(" | ", out);
+        fprintf(out, " | %s | %s |\n", r->limit, r->note);
     }
 }

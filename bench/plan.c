@@ -26,6 +26,10 @@ double bench_predicted_seconds(const bench_row *r) {
     return bench_floor_seconds(r) / (r->percent / 100) + BENCH_LAUNCH_SECONDS;
 }
 
+double bench_predicted_ratio(const bench_row *r) {
+    return r->library > 0 ? r->percent / r->library : 0;
+}
+
 bench_row *bench_add_row(rows *all, bench_kind kind, const char *name, twk_format f, shape s,
                          double bytes_per_element, const char *formula, const char *limit,
                          double percent) {
@@ -163,10 +167,11 @@ bench_row bench_small_twin(const bench_row *row) {
         r.keys = 24;
         return r;
     }
-    r.n = 3;
+    r.n = r.rate > 0 ? 2 : 3;
     r.h = 6;
-    r.w = 10;
+    r.w = r.rate > 0 ? 5 : 10;
     if (r.c > 64) r.c = 64;
+    if (r.second) r.second = 24;
     if (r.out_channels > 64) r.out_channels = 64;
     return r;
 }

@@ -33,10 +33,12 @@ typedef enum bench_kind {
     BENCH_ADAMW,
     BENCH_CONV,
     BENCH_CONV_INPUT_GRADIENT,
+    BENCH_CONV_WEIGHT_GRADIENT,
     BENCH_GEMM,
     BENCH_GEMM_INPUT_GRADIENT,
     BENCH_GEMM_WEIGHT_GRADIENT,
     BENCH_ATTENTION,
+    BENCH_ATTENTION_BACKWARD,
     BENCH_KINDS,
 } bench_kind;
 
@@ -55,6 +57,7 @@ typedef struct bench_row {
     /* Convolutions: x is n, h, w, c; the padding keeps the size, halves it with stride 2. Products:
      * n of h * w rows by c columns, times c by out_channels. */
     int out_channels, kernel, stride;
+    int second;     /* of the c channels those of a second image; 0: there is one */
     bool upsampled; /* the image is read as if it were twice as high and wide */
     /* Attention: n samples, h heads, w queries, c columns a head. */
     int keys;
@@ -62,6 +65,7 @@ typedef struct bench_row {
     double flops_per_element; /* nominal, two a multiply-add; 0 without a matrix product */
     double executed;          /* FLOPs that the own kernel executes, as a multiple of the nominal */
     double rate;              /* of FLOPs on the reference GPU; 0: memory alone binds */
+    double library; /* like percent, of the best plan of NVIDIA's libraries; 0: no prediction */
 } bench_row;
 
 enum { BENCH_MAX_ROWS = 256, BENCH_SHAPE_TEXT = 96 };
@@ -86,6 +90,8 @@ double bench_bytes(const bench_row *row);
 double bench_flops(const bench_row *row); /* nominal; 0 without a matrix product */
 double bench_floor_seconds(const bench_row *row);
 double bench_predicted_seconds(const bench_row *row);
+/* Predicted rate as a multiple of that of the libraries' best plan; 0: no prediction. */
+double bench_predicted_ratio(const bench_row *row);
 void bench_shape_text(const bench_row *row, char text[BENCH_SHAPE_TEXT]);
 const char *bench_format_name(twk_format format);
 size_t bench_format_bytes(twk_format format);

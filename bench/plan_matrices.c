@@ -1,173 +1,279 @@
-/* The rows of convolutions, matrix products and attention. */
+/* The rows of convolutions, matrix products and attention: the shapes of the CIFAR-10 UNet at batch
+ * 128 and of the 256 px UNet at batch 8, and what lies beside them. */
 #include "plan_rows.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* mma.sync reaches about 0.6 of the rate on the reference GPU: 60 % would be all of it. */
 static const char *const mma = "mma.sync";
 static const char *const few = "few blocks: latency of the pipeline";
+static const char *const units = "fp32 units and shared memory";
 
 static bench_row *add(bench_rows *all, bench_kind kind, const char *name, twk_format f,
                       bench_shape s, double bytes, const char *formula, double flops,
-                      const char *limit, double percent, const char *note) {
+                      const char *limit, double percent, double library, const char *note) {
     const double elements = (double)(s.n * s.h * s.w * s.c);
     bench_row *r = bench_add_row(all, kind, name, f, s, bytes / elements, formula, limit, percent);
     r->flops_per_element = flops / elements;
     r->executed = 1;
     r->rate = f == TWK_F32 ? BENCH_REFERENCE_FP32 : BENCH_REFERENCE_BF16;
+    r->library = library;
     r->note = note;
     return r;
 }
 
-/* Convolutions. x is [n, h, w, c]. */
+static void as_tf32(bench_row *r) {
+    r->tf32 = true;
+    r->rate = BENCH_REFERENCE_TF32;
+}
+
+/* --- convolutions ----------------------------------------------------------------------------- */
+
+/* x is [n, h, w, c], the last `second` of c in an image of their own. Percents of the forward
+ * pass and of the gradients of the input and of the weights, the kernel's and the library's; 0: no
+ * such row. The note is the forward pass's. */
 typedef struct conv {
     bench_shape x;
-    int out, kernel, stride;
-    bool upsampled;
+    int second, out, kernel;
+    enum { SAME, HALVED, UPSAMPLED } to;
+    enum { MMA, FEW, MEMORY } limit;
+    double percent[3], library[3];
+    const char *note;
 } conv;
 
-static bench_row *add_conv(bench_rows *all, bench_kind kind, twk_format f, conv k,
-                           const char *limit, double percent, const char *note) {
+#define LONG36 "36 tiles along K"
+#define LONG72 "72 tiles along K"
+#define TARGET "; the target is 0.55 of the library"
+#define SPLIT "two parts along K"
+#define ALONE "a batch of one: split along K"
+#define SHORT "eight tiles along K: filling and emptying the pipeline shows"
+#define SKIP "read as two images"
+#define HALF "padded below and right"
+#define FOLDED "four convolutions of 2x2 taps: 4/9 of the FLOPs are executed"
+#define FEW_IN "two waves of blocks that begin and end without writing; instructions take as long"
+#define FEW_OUT "one wave of blocks that begin with reading alone and end with writing alone"
+
+static const conv convs[] = {
+    {{128, 32, 32, 128}, 0, 128, 3, SAME, MMA, {42, 40, 33}, {75, 72, 60}, LONG36 TARGET},
+    {{128, 16, 16, 256}, 0, 256, 3, SAME, MMA, {45, 42, 36}, {80, 78, 62}, LONG72 TARGET},
+    {{128, 8, 8, 256}, 0, 256, 3, SAME, FEW, {30, 24, 26}, {65, 60, 45}, SPLIT},
+    {{128, 4, 4, 256}, 0, 256, 3, SAME, FEW, {18, 13, 14}, {42, 38, 25}, SPLIT},
+    {{128, 16, 16, 128}, 0, 256, 3, SAME, MMA, {43, 40, 33}, {78, 75, 60}, LONG36},
+    {{128, 32, 32, 256}, 128, 128, 3, SAME, MMA, {43, 42, 34}, {77, 77, 60}, SKIP},
+    {{128, 32, 32, 384}, 128, 128, 3, SAME, MMA, {43, 42, 34}, {77, 77, 60}, SKIP},
+    {{128, 16, 16, 384}, 128, 256, 3, SAME, MMA, {45, 42, 37}, {80, 80, 62}, SKIP},
+    {{128, 16, 16, 512}, 256, 256, 3, SAME, MMA, {45, 43, 38}, {80, 80, 62}, SKIP},
+    {{128, 16, 16, 512}, 0, 256, 3, SAME, MMA, {45, 43, 38}, {80, 80, 62}, "read as one image"},
+    {{128, 8, 8, 512}, 256, 256, 3, SAME, FEW, {31, 26, 27}, {67, 62, 47}, SKIP},
+    {{128, 16, 16, 256}, 0, 256, 1, SAME, MEMORY, {45, 38, 35}, {80, 75, 55}, SHORT},
+    {{128, 16, 16, 512}, 256, 256, 1, SAME, MEMORY, {48, 38, 36}, {80, 75, 55}, SKIP},
+    {{128, 32, 32, 384}, 128, 128, 1, SAME, MEMORY, {50, 42, 38}, {82, 78, 55}, SKIP},
+    {{128, 32, 32, 3}, 0, 128, 3, SAME, MEMORY, {60, 0, 25}, {60, 0, 30}, FEW_IN},
+    {{128, 32, 32, 128}, 0, 3, 3, SAME, MEMORY, {55, 52, 25}, {45, 45, 30}, FEW_OUT},
+    {{128, 32, 32, 128}, 0, 128, 3, HALVED, FEW, {33, 28, 26}, {60, 52, 45}, HALF},
+    {{128, 16, 16, 256}, 0, 256, 3, HALVED, FEW, {30, 24, 26}, {58, 50, 42}, HALF},
+    {{128, 16, 16, 256}, 0, 256, 3, UPSAMPLED, MMA, {90, 85, 35}, {80, 78, 62}, FOLDED},
+    {{128, 8, 8, 256}, 0, 256, 3, UPSAMPLED, MMA, {85, 75, 34}, {80, 76, 60}, FOLDED},
+    {{8, 256, 256, 128}, 0, 128, 3, SAME, MMA, {43, 43, 35}, {78, 76, 60}, LONG36},
+    {{8, 128, 128, 128}, 0, 128, 3, SAME, MMA, {42, 41, 34}, {76, 74, 60}, LONG36},
+    {{8, 64, 64, 256}, 0, 256, 3, SAME, MMA, {45, 43, 36}, {80, 78, 62}, LONG72},
+    {{8, 32, 32, 256}, 0, 256, 3, SAME, FEW, {30, 24, 26}, {65, 60, 45}, SPLIT},
+    {{8, 16, 16, 512},
+     0,
+     512,
+     3,
+     SAME,
+     FEW,
+     {28, 24, 27},
+     {60, 55, 45},
+     "64 large tiles: split along K"},
+    {{8, 8, 8, 512},
+     0,
+     512,
+     3,
+     SAME,
+     FEW,
+     {12, 10, 12},
+     {35, 32, 28},
+     "16 large tiles and 4.7 MB of weights"},
+    {{512, 32, 32, 128}, 0, 128, 3, SAME, MMA, {43, 42, 34}, {78, 76, 62}, LONG36},
+    {{1, 32, 32, 128}, 0, 128, 3, SAME, FEW, {3, 0, 0}, {5, 0, 0}, ALONE},
+    {{1, 16, 16, 256}, 0, 256, 3, SAME, FEW, {3, 0, 0}, {5, 0, 0}, ALONE},
+};
+
+static bench_row *add_conv(bench_rows *all, bench_kind kind, twk_format f, const conv *k) {
     static const struct {
-        const char *three, *one, *formula;
+        const char *three, *one, *formula, *note;
     } texts[] = {
-        {"conv 3x3 + bias", "conv 1x1 + bias", "x b + w b + y b"},
-        {"conv 3x3 input gradient", "conv 1x1 input gradient", "dy b + w b + dx b"},
+        {"conv 3x3 + bias", "conv 1x1 + bias", "x b + w b + y b", ""},
+        {"conv 3x3 input gradient", "conv 1x1 input gradient", "dy b + w b + dx b",
+         "weights are laid down first"},
+        {"conv 3x3 weight gradient", "conv 1x1 weight gradient", "x b + dy b + dw 8",
+         "with the bias's; split over the pixels, the parts added up in order"},
     };
     const int which = (int)(kind - BENCH_CONV);
-    const double b = (double)bench_format_bytes(f), pixels = (double)(k.x.n * k.x.h * k.x.w);
-    const double per = k.upsampled ? 4 : k.stride == 2 ? 0.25 : 1; /* pixels of y, per one of x */
-    const double weights = (double)k.x.c * k.out * k.kernel * k.kernel;
-    const double images = b * pixels * ((double)k.x.c + per * k.out);
-    bench_row *r = add(all, kind, k.kernel == 1 ? texts[which].one : texts[which].three, f, k.x,
-                       images + b * weights, texts[which].formula, 2 * pixels * per * weights,
-                       limit, percent, note);
-    r->out_channels = k.out;
-    r->kernel = k.kernel;
-    r->stride = k.stride ? k.stride : 1;
-    r->upsampled = k.upsampled;
+    const double b = (double)bench_format_bytes(f), pixels = (double)(k->x.n * k->x.h * k->x.w);
+    /* pixels of y, per one of x */
+    const double per = k->to == UPSAMPLED ? 4 : k->to == HALVED ? 0.25 : 1;
+    const double weights = (double)k->x.c * k->out * k->kernel * k->kernel;
+    const double images = b * pixels * ((double)k->x.c + per * k->out);
+    const bool folded = k->to == UPSAMPLED && kind != BENCH_CONV_WEIGHT_GRADIENT;
+    bench_row *r = add(
+        all, kind, k->kernel == 1 ? texts[which].one : texts[which].three, f, k->x,
+        images + (which == 2 ? 8 : b) * weights, texts[which].formula, 2 * pixels * per * weights,
+        k->limit == MMA   ? mma
+        : k->limit == FEW ? few
+                          : "memory",
+        k->percent[which], k->library[which], which && !folded ? texts[which].note : k->note);
+    r->second = k->second;
+    r->out_channels = k->out;
+    r->kernel = k->kernel;
+    r->stride = k->to == HALVED ? 2 : 1;
+    r->upsampled = k->to == UPSAMPLED;
+    if (folded) r->executed = 4.0 / 9;
     return r;
 }
 
-static const bench_shape c32 = {128, 32, 32, 128}, c16 = {128, 16, 16, 256};
-static const bench_shape c8 = {128, 8, 8, 256}, c4 = {128, 4, 4, 256};
-
-static void add_forward(bench_rows *all) {
-    const bench_kind kind = BENCH_CONV;
-    add_conv(all, kind, TWK_BF16, (conv){c32, 128, 3, 0, 0}, mma, 42, "");
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 3, 0, 0}, mma, 45, "");
-    add_conv(all, kind, TWK_BF16, (conv){c8, 256, 3, 0, 0}, few, 30, "two parts along K");
-    add_conv(all, kind, TWK_BF16, (conv){c4, 256, 3, 0, 0}, few, 18, "two parts along K");
-    add_conv(all, kind, TWK_BF16, (conv){{128, 16, 16, 384}, 256, 3, 0, 0}, mma, 45, "");
-    add_conv(all, kind, TWK_BF16, (conv){{128, 16, 16, 512}, 256, 3, 0, 0}, mma, 45, "");
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 1, 0, 0}, "memory", 45,
-             "eight tiles along K: filling and emptying the pipeline shows");
-    add_conv(all, kind, TWK_BF16, (conv){{128, 32, 32, 3}, 128, 3, 0, 0}, "memory", 60,
-             "two waves of blocks that begin and end without writing; instructions take as long");
-    add_conv(all, kind, TWK_BF16, (conv){c32, 3, 3, 0, 0}, "memory", 55,
-             "one wave of blocks that begin with reading alone and end with writing alone");
-    add_conv(all, kind, TWK_BF16, (conv){c32, 128, 3, 2, 0}, few, 33, "padded below and right");
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 3, 0, true}, mma, 90,
-             "four phases: 4/9 of the FLOPs are executed")
-        ->executed = 4.0 / 9;
-    add_conv(all, kind, TWK_BF16, (conv){{8, 64, 64, 256}, 256, 3, 0, 0}, mma, 45, "");
-    add_conv(all, kind, TWK_BF16, (conv){{8, 256, 256, 128}, 128, 3, 0, 0}, mma, 43, "");
-    add_conv(all, kind, TWK_BF16, (conv){{8, 16, 16, 512}, 512, 3, 0, 0}, few, 28,
-             "64 large tiles: split along K");
-    add_conv(all, kind, TWK_BF16, (conv){{1, 32, 32, 128}, 128, 3, 0, 0}, few, 3,
-             "a batch of one: split along K");
-    add_conv(all, kind, TWK_F16, (conv){c32, 128, 3, 0, 0}, mma, 42, "");
-    bench_row *r = add_conv(all, kind, TWK_F32, (conv){c32, 128, 3, 0, 0}, mma, 40, "tf32");
-    r->tf32 = true;
-    r->rate = BENCH_REFERENCE_TF32;
-    add_conv(all, kind, TWK_F32, (conv){c32, 128, 3, 0, 0}, "fp32 units and shared memory", 45,
-             "exact");
+static void add_convs(bench_rows *all, bench_kind kind) {
+    conv k = convs[0];
+    for (size_t i = 0; i < COUNT(convs); i++)
+        if (convs[i].percent[kind - BENCH_CONV] > 0) add_conv(all, kind, TWK_BF16, &convs[i]);
+    add_conv(all, kind, TWK_F16, &k);
+    k = (conv){k.x, 0, k.out, 3, SAME, MMA, {40, 38, 28}, {70, 68, 50}, LONG36};
+    as_tf32(add_conv(all, kind, TWK_F32, &k));
+    k = (conv){k.x, 0, k.out, 3, SAME, MMA, {45, 44, 40}, {55, 52, 45}, LONG36};
+    add_conv(all, kind, TWK_F32, &k)->limit = units;
 }
 
-static void add_input_gradients(bench_rows *all) {
-    const bench_kind kind = BENCH_CONV_INPUT_GRADIENT;
-    static const char *const laid = "weights are laid down first";
-    add_conv(all, kind, TWK_BF16, (conv){c32, 128, 3, 0, 0}, mma, 40, laid);
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 3, 0, 0}, mma, 42, laid);
-    add_conv(all, kind, TWK_BF16, (conv){c8, 256, 3, 0, 0}, few, 24, laid);
-    add_conv(all, kind, TWK_BF16, (conv){c4, 256, 3, 0, 0}, few, 13, laid);
-    add_conv(all, kind, TWK_BF16, (conv){{128, 16, 16, 512}, 256, 3, 0, 0}, mma, 43, laid);
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 1, 0, 0}, "memory", 38, laid);
-    add_conv(all, kind, TWK_BF16, (conv){c32, 128, 3, 2, 0}, mma, 28,
-             "four classes of pixels with 1, 2, 2 and 4 taps");
-    add_conv(all, kind, TWK_BF16, (conv){c16, 256, 3, 0, true}, mma, 85,
-             "a 4x4 kernel at stride 2: 4/9 of the FLOPs are executed")
-        ->executed = 4.0 / 9;
-    add_conv(all, kind, TWK_BF16, (conv){{8, 256, 256, 128}, 128, 3, 0, 0}, mma, 43, laid);
-    bench_row *r = add_conv(all, kind, TWK_F32, (conv){c32, 128, 3, 0, 0}, mma, 38, "tf32");
-    r->tf32 = true;
-    r->rate = BENCH_REFERENCE_TF32;
-    add_conv(all, kind, TWK_F32, (conv){c32, 128, 3, 0, 0}, "fp32 units and shared memory", 44,
-             "exact");
-}
+/* --- matrix products -------------------------------------------------------------------------- */
 
-/* Products of `count` matrices: y[m, out] = x[m, k] w[out, k]^T and its gradients. */
-static void add_gemm(bench_rows *all, bench_kind kind, twk_format f, int64_t count, int64_t m,
-                     int64_t k, int out, const char *limit, double percent, const char *note) {
+/* y[m, out] = x[m, k] w[out, k]^T and its gradients. */
+typedef struct product {
+    int64_t m, k;
+    int out;
+    const char *limit;
+    double percent[3], library[3]; /* forward, input gradient, weight gradient; 0: no such row */
+    const char *note;
+} product;
+
+static bench_row *add_gemm(bench_rows *all, int which, twk_format f, const product *p) {
     static const char *const names[] = {"linear + bias", "linear input gradient",
                                         "linear weight gradient"};
     static const char *const formulas[] = {"x b + w b + y b", "dy b + w b + dx b",
                                            "x b + dy b + dw 8"};
-    const int which = (int)(kind - BENCH_GEMM);
-    const double b = (double)bench_format_bytes(f), products = (double)count * (double)m;
-    const double weights = (double)k * out * (double)count;
-    bench_row *r = add(all, kind, names[which], f, (bench_shape){count, 1, m, k},
-                       b * products * (double)(k + out) + (which == 2 ? 8 : b) * weights,
-                       formulas[which], 2 * products * (double)k * out, limit, percent, note);
-    r->out_channels = out;
+    const double b = (double)bench_format_bytes(f), m = (double)p->m, k = (double)p->k;
+    bench_row *r =
+        add(all, BENCH_GEMM + (bench_kind)which, names[which], f, (bench_shape){1, 1, p->m, p->k},
+            b * m * (k + p->out) + (which == 2 ? 8 : b) * k * p->out, formulas[which],
+            2 * m * k * p->out, p->limit, p->percent[which], p->library[which], p->note);
+    r->out_channels = p->out;
     r->kernel = 1;
+    return r;
 }
 
 static void add_gemms(bench_rows *all) {
-    const bench_kind y = BENCH_GEMM, dx = BENCH_GEMM_INPUT_GRADIENT,
-                     dw = BENCH_GEMM_WEIGHT_GRADIENT;
-    static const char *const qkv = "queries, keys and values of 256 tokens";
-    add_gemm(all, y, TWK_BF16, 1, 32768, 256, 768, mma, 40, qkv);
-    add_gemm(all, dx, TWK_BF16, 1, 32768, 256, 768, mma, 40, qkv);
-    add_gemm(all, dw, TWK_BF16, 1, 32768, 256, 768, mma, 30, qkv);
-    add_gemm(all, y, TWK_BF16, 1, 128, 512, 512, few, 9, "the time embedding's second layer");
-    add_gemm(all, y, TWK_BF16, 1, 8192, 8192, 8192, mma, 52, "a large square");
-    add_gemm(all, dw, TWK_BF16, 1, 8192, 8192, 8192, mma, 48, "both operands are columns");
-}
-
-/* Attention: `tokens` queries of `heads` heads of `size` columns, `keys` keys; two products. */
-static void add_attention(bench_rows *all, twk_format f, int64_t batch, int heads, int64_t tokens,
-                          int keys, int size, double percent, const char *note) {
-    const bench_shape s = {batch, heads, tokens, size};
-    const double b = (double)bench_format_bytes(f), q = (double)(batch * heads * tokens * size);
-    const double share = (double)keys / (double)tokens;
-    add(all, BENCH_ATTENTION, "attention", f, s, q * b * (2 + 2 * share), "q b + k b + v b + o b",
-        q * 4 * keys, "mma.sync, exponentials", percent, note)
-        ->keys = keys;
-}
-
-static void add_attentions(bench_rows *all) {
-    static const int sizes[] = {64, 128, 256, 512};
-    static const struct {
-        int64_t batch, tokens;
-        double percent[4];
-    } rows[] = {
-        {128, 64, {25, 30, 30, 22}},
-        {128, 256, {30, 35, 35, 25}},
-        {16, 1024, {35, 42, 35, 25}},
-        {2, 4096, {36, 43, 35, 25}},
+    const product products[] = {
+        {32768,
+         256,
+         768,
+         mma,
+         {40, 40, 30},
+         {55, 55, 45},
+         "queries, keys and values of 256 tokens: eight tiles along K"},
+        {32768, 256, 256, "memory", {42, 40, 30}, {75, 72, 50}, "after attention"},
+        {16384, 512, 2048, mma, {46, 46, 42}, {80, 80, 72}, "a transformer's wide layer"},
+        {128, 512, 512, few, {9, 9, 9}, {12, 12, 12}, "the time embedding's second layer"},
+        {128, 512, 256, few, {5, 0, 0}, {7, 0, 0}, "the time embedding in a residual block"},
+        {8192, 8192, 8192, mma, {52, 0, 48}, {90, 0, 88}, "a large square"},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        for (int k = 0; k < 4; k++) {
-            const int heads = sizes[k] == 256 ? 1 : 512 / sizes[k]; /* 512 columns, or DDPM's 256 */
-            add_attention(all, TWK_BF16, rows[i].batch, heads, rows[i].tokens, (int)rows[i].tokens,
-                          sizes[k], rows[i].percent[k], "");
-        }
-    add_attention(all, TWK_BF16, 16, 8, 1024, 77, 64, 20, "cross-attention");
-    add_attention(all, TWK_F16, 128, 1, 256, 256, 256, 35, "");
+    const product tf32 = {16384, 512, 2048, mma, {43, 43, 36}, {75, 75, 65}, "tf32"};
+    const product exact = {16384, 512, 2048, units, {50, 50, 48}, {75, 75, 70}, "exact"};
+    for (int which = 0; which < 3; which++) {
+        for (size_t i = 0; i < COUNT(products); i++)
+            if (products[i].percent[which] > 0) add_gemm(all, which, TWK_BF16, &products[i]);
+        add_gemm(all, which, TWK_F16, &products[2]);
+        as_tf32(add_gemm(all, which, TWK_F32, &tf32));
+        add_gemm(all, which, TWK_F32, &exact);
+    }
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+/* Percents of the forward and backward pass, the kernels' and the libraries' (0: unknown). */
+typedef struct attention {
+    int64_t batch, heads, tokens, keys, size;
+    double percent[2], library[2];
+    const char *note;
+} attention;
+
+#define TARGET256 "the target is 1.5 times PyTorch's best time"
+#define NONE "no library has heads of 512"
+
+/* 512 columns in all or, of 256, one head as DDPM has it. */
+static const attention attentions[] = {
+    {128, 8, 64, 64, 64, {25, 15}, {45, 30}, ""},
+    {128, 4, 64, 64, 128, {30, 18}, {45, 30}, ""},
+    {128, 1, 64, 64, 256, {30, 15}, {38, 24}, ""},
+    {128, 1, 64, 64, 512, {22, 10}, {0, 0}, NONE},
+    {128, 8, 256, 256, 64, {30, 20}, {48, 35}, TARGET256},
+    {128, 4, 256, 256, 128, {35, 22}, {52, 40}, TARGET256},
+    {128, 1, 256, 256, 256, {35, 18}, {52, 32}, TARGET256},
+    {128, 1, 256, 256, 512, {25, 12}, {0, 0}, NONE},
+    {16, 8, 1024, 1024, 64, {35, 24}, {52, 42}, ""},
+    {16, 4, 1024, 1024, 128, {42, 26}, {70, 55}, ""},
+    {16, 1, 1024, 1024, 256, {35, 20}, {58, 42}, "128 blocks: one wave"},
+    {16, 1, 1024, 1024, 512, {25, 13}, {0, 0}, NONE},
+    {2, 8, 4096, 4096, 64, {36, 25}, {56, 48}, ""},
+    {2, 4, 4096, 4096, 128, {43, 27}, {76, 62}, ""},
+    {2, 1, 4096, 4096, 256, {35, 20}, {62, 45}, "128 blocks: one wave"},
+    {2, 1, 4096, 4096, 512, {25, 13}, {0, 0}, NONE},
+    {16, 8, 1024, 77, 64, {20, 14}, {38, 26}, "cross-attention"},
+    {2, 8, 4096, 77, 64, {20, 14}, {38, 26}, "cross-attention"},
+    {128, 4, 256, 77, 128, {24, 15}, {40, 28}, "cross-attention"},
+};
+
+/* Tiles are multiplied whole: how many more keys that is. */
+static double filled_up(int64_t keys, int tile) {
+    return (double)((keys + tile - 1) / tile * tile) / (double)keys;
+}
+
+/* Nominal: two products forward, five backward, where the kernels do seven, or eight with wide
+ * heads (one for dv, one each for dq and dk). */
+static void add_attention(bench_rows *all, bool backward, twk_format f, const attention *k) {
+    const bench_shape s = {k->batch, k->heads, k->tokens, k->size};
+    const double b = (double)bench_format_bytes(f), q = (double)(s.n * s.h * s.w * s.c);
+    const double both = 2 + 2 * (double)k->keys / (double)k->tokens; /* q and o, k and v */
+    const bool narrow = k->size <= 128;
+    bench_row *r;
+    if (backward) {
+        r = add(all, BENCH_ATTENTION_BACKWARD, "attention backward", f, s, q * b * 2 * both,
+                "q k v o do b + dq dk dv b", q * 10 * (double)k->keys, mma, k->percent[1],
+                k->library[1],
+                narrow ? "dq by one kernel, dk and dv by another" : "a kernel for each gradient");
+        r->executed = (narrow ? 1.4 : 1.6) * filled_up(k->keys, narrow ? 32 : 64);
+    } else {
+        r = add(all, BENCH_ATTENTION, "attention", f, s, q * b * both, "q b + k b + v b + o b",
+                q * 4 * (double)k->keys, "mma.sync, exponentials", k->percent[0], k->library[0],
+                k->note);
+        r->executed = filled_up(k->keys, k->size == 128 ? 32 : 64);
+    }
+    r->keys = (int)k->keys;
+    if (f == TWK_F32) r->limit = units;
+}
+
+static void add_attentions(bench_rows *all, bool backward) {
+    static const attention exact = {128, 1, 256, 256, 256, {35, 30}, {0, 0}, "exact"};
+    for (size_t i = 0; i < COUNT(attentions); i++)
+        add_attention(all, backward, TWK_BF16, &attentions[i]);
+    add_attention(all, backward, TWK_F16, &attentions[6]);
+    add_attention(all, backward, TWK_F32, &exact);
 }
 
 void bench_plan_matrices(bench_rows *all) {
-    add_forward(all);
-    add_input_gradients(all);
+    add_convs(all, BENCH_CONV);
+    add_convs(all, BENCH_CONV_INPUT_GRADIENT);
+    add_convs(all, BENCH_CONV_WEIGHT_GRADIENT);
     add_gemms(all);
-    add_attentions(all);
+    add_attentions(all, false);
+    add_attentions(all, true);
 }
