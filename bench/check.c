@@ -10,7 +10,7 @@
 void bench_compare(bench_check *k, twk_format f, double got, bench_value want, double c) {
     const double eps = f == TWK_F32 ? 0x1p-24 : f == TWK_BF16 ? 0x1p-8 : 0x1p-11;
     const double tiny = f == TWK_F16 ? 0x1p-25 : 0x1p-133;
-    const double bound = eps * fabs(want.value) + c * 0x1p-24 * want.terms + tiny;
+    const double bound = eps * fabs(want.value) + (c * 0x1p-24 + k->more) * want.terms + tiny;
     const double share = fabs(got - want.value) / bound;
     k->count++;
     if (!(share <= k->worst) && !isnan(k->worst)) k->worst = share;

@@ -21,6 +21,7 @@ enum { BENCH_HELD = 16, BENCH_CHECKED = 32768 };
 
 typedef struct bench_check {
     double worst;   /* share of the bound; NaN once an output was NaN */
+    double more;    /* of the terms' magnitudes, on top of the bound */
     int64_t count;  /* of elements compared */
     const char *of; /* which elements: text */
     bool failed;    /* memory or a copy from the device failed: nothing is known */

@@ -3,6 +3,7 @@
 # minutes: configure, build, compare the building blocks with the hardware, device tests,
 # compute-sanitizer, benchmarks. Results are files in OUT.
 #   device_check.sh OUT        [GTEST_SOURCE=dir] [QUICK=0] [JOBS=n] [PEERS=1] [PYTHON=python3]
+# QUICK=0 measures longer and the libraries' plans beside, which takes half an hour.
 # GTEST_SOURCE points at GoogleTest's sources where the system has no libraries of it. PEERS=1 adds
 # the engine beside PyTorch, where PYTHON has that and diffusers: the eager settings in the quick
 # form, for at most 200 seconds; QUICK=0 compiles too, which takes an hour. It does not count for
@@ -16,8 +17,8 @@ root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 build=$out/build
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
-quick=--quick
-[ "${QUICK:-1}" = 0 ] && quick=
+quick="--quick --alone" limit=270
+[ "${QUICK:-1}" = 0 ] && quick= limit=3600
 status=0
 rm -f "$out"/test-*.txt "$out"/kernels*.txt "$out/kernels.jsonl" "$out/verified.json" "$out"/peers.* # of an earlier run
 say() { echo "device-check: $*"; }
@@ -76,7 +77,7 @@ for test in "$build"/kernels/*_device_test; do
 done
 
 say "every row of the benchmark at a small shape, compared with float64"
-if timeout 120 "$build/bench/kernel_bench" --small >"$out/kernels-small.txt" 2>&1; then
+if timeout 120 "$build/bench/kernel_bench" --small --alone >"$out/kernels-small.txt" 2>&1; then
     say "  passed"
 else
     say "  some rows failed or are wrong:"
@@ -99,14 +100,14 @@ if command -v compute-sanitizer >/dev/null 2>&1; then
         sanitize "$tool" group_norm "$build/kernels/group_norm_device_test" \
             "--gtest_filter=*Planted*:*Outliers*"
     done
-    sanitize memcheck "small rows" "$build/bench/kernel_bench" --small
+    sanitize memcheck "small rows" "$build/bench/kernel_bench" --small --alone
 else
     say "  not here"
     echo "compute-sanitizer was not found" >"$out/sanitizer.txt"
 fi
 
 say "benchmarks"
-timeout 270 "$build/bench/kernel_bench" $quick --json "$out/kernels.jsonl" >"$out/kernels.txt" 2>&1 || {
+timeout $limit "$build/bench/kernel_bench" $quick --json "$out/kernels.jsonl" >"$out/kernels.txt" 2>&1 || {
     say "  some rows failed or the time ran out, see kernels.txt"
     status=1
 }
@@ -116,7 +117,11 @@ cat "$out/kernels.txt"
     echo "Copy bandwidth, L2 read bandwidth and the bf16 matmul rate are in the first line of kernels.jsonl."
     echo "wgmma while TMA refills shared memory: not measured (belongs to the convolution kernels)"
     echo "one-row shift by descriptor base offset: not measured (belongs to the convolution kernels)"
-    echo "cuDNN's rate on the convolution shapes: not measured (belongs to the convolution kernels)"
+    if [ "${QUICK:-1}" = 0 ]; then
+        echo "cuDNN's and cuBLASLt's rates: peer and peer_cold_us in kernels.jsonl."
+    else
+        echo "cuDNN's and cuBLASLt's rates: not measured in the quick form (QUICK=0 or kernel_bench alone does)"
+    fi
 } >"$out/first-things.txt"
 
 peers() {

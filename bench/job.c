@@ -61,7 +61,7 @@ twk_status bench_job_run(const bench_job *job, int set, twk_stream stream) {
 }
 
 void bench_job_check(const bench_job *job, bench_check *check) {
-    *check = (bench_check){.of = "all"};
+    *check = (bench_check){.of = "all", .more = check->more};
     job->family->check(&job->row, &job->call[0], check);
     bench_drop(check);
 }

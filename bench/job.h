@@ -93,7 +93,8 @@ typedef struct bench_job {
 bool bench_job_make(const bench_row *row, int max_sets, bench_job *job);
 void bench_job_free(bench_job *job);
 twk_status bench_job_run(const bench_job *job, int set, twk_stream stream);
-/* Compares what the first run of set 0 left; that run must have passed. */
+/* Compares what the first run of set 0 left; that run must have passed. Of *check, `more` is read.
+ */
 void bench_job_check(const bench_job *job, bench_check *check);
 
 #ifdef __cplusplus

@@ -1,6 +1,11 @@
-/* kernel_bench [--plan] [--filter TEXT] [--json FILE] [--quick] [--small]
- * Measures every kernel of the plan on a GPU and compares it with float64; without a GPU prints the
- * plan. --small takes twins of a few thousand elements: a look at whether everything runs. */
+/* kernel_bench [--plan] [--filter TEXT] [--json FILE] [--quick] [--small] [--alone]
+ *              [--compile] [--cudnn FILE] [--cublaslt FILE]
+ * Measures every kernel of the plan on a GPU and compares it with float64 and, where cuDNN or
+ * cuBLASLt has the same, with the quickest of its plans; without a GPU prints the plan. --small
+ * takes twins of a few thousand elements: a look at whether everything runs. --alone leaves the
+ * libraries out, whose choice takes seconds a row; --compile lets cuDNN compile engines for
+ * convolutions, seconds each; --cudnn and --cublaslt name the libraries' files where the loader
+ * would not find them. */
 #include <string.h>
 
 #include "measure.h"
@@ -19,14 +24,22 @@ static bool parse(int argc, char **argv, command *c) {
             c->options.quick = true;
         else if (!strcmp(argv[i], "--small"))
             c->options.small = true;
+        else if (!strcmp(argv[i], "--compile"))
+            c->options.compile = true;
+        else if (!strcmp(argv[i], "--alone"))
+            c->options.alone = true;
+        else if (!strcmp(argv[i], "--cudnn") && more)
+            c->options.files.cudnn = argv[++i];
+        else if (!strcmp(argv[i], "--cublaslt") && more)
+            c->options.files.cublaslt = argv[++i];
         else if (!strcmp(argv[i], "--filter") && more)
             c->options.filter = argv[++i];
         else if (!strcmp(argv[i], "--json") && more)
             c->options.json = argv[++i];
         else {
             fprintf(stderr,
-                    "kernel_bench: %s: expected --plan, --quick, --small, --filter TEXT or --json "
-                    "FILE\n",
+                    "kernel_bench: %s: expected --plan, --quick, --small, --alone, --compile, "
+                    "--filter TEXT, --json FILE, --cudnn FILE or --cublaslt FILE\n",
                     argv[i]);
             return false;
         }

@@ -1,7 +1,7 @@
 #include "measure.h"
 
 #include "copy.h"
-#include "job.h"
+#include "library.h"
 #include "machine.h"
 #include "report.h"
 
@@ -14,15 +14,54 @@ static bool peer_run(const void *object, int set, cudaStream_t stream) {
     return job->family->peer(&job->call[set], stream);
 }
 
+static bool library_run(const void *object, int set, cudaStream_t stream) {
+    return bench_peer_run(object, set, stream);
+}
+
+static bench_protocol protocol_of(const bench_row *row, const bench_options *o) {
+    if (o->small) return (bench_protocol){true, 2, 2};
+    return (bench_protocol){true, bench_calls_in_graph(bench_predicted_seconds(row)),
+                            o->quick ? 15 : 60};
+}
+
+/* In turn with the kernel, once it is right. A library that cannot is not this row's failure. */
+static void time_library(const bench_job *job, bench_peer *peer, const bench_options *o,
+                         bench_timer *timer, bench_result *out) {
+    const bench_work own = {own_run, job, job->sets}, library = {library_run, peer, peer->job.sets};
+    bool ran = bench_peer_run(peer, 0, timer->stream);
+    ran = cudaStreamSynchronize(timer->stream) == cudaSuccess && ran;
+    if (ran) bench_peer_check(peer, &out->peer_check);
+    const bool right = ran && bench_is_right(&out->peer_check);
+    out->has_peer = right && bench_compare_times(timer, library, own, protocol_of(&job->row, o),
+                                                 &out->peer_cold, &out->beside_peer);
+    if (out->has_peer)
+        snprintf(out->peer, sizeof out->peer, "%s", peer->text);
+    else if (ran && !right)
+        snprintf(out->peer, sizeof out->peer, "none: wrong, %.3g of the bound: %.160s",
+                 out->peer_check.worst, peer->text);
+    else
+        snprintf(out->peer, sizeof out->peer, "none: %.120s: %.120s", peer->text, tw_vendor_text());
+}
+
+static void find_library(const bench_job *job, const bench_libraries *libraries,
+                         const bench_options *o, bench_timer *timer, bench_result *out) {
+    bench_peer peer;
+    if (!bench_peer_make(libraries, &job->row, job->sets, timer->stream, &peer)) {
+        snprintf(out->peer, sizeof out->peer, "%s", peer.text);
+        return;
+    }
+    time_library(job, &peer, o, timer, out);
+    bench_peer_free(&peer);
+}
+
 static bool time_job(const bench_job *job, const bench_device_copy *copy, const bench_options *o,
                      bench_timer *timer, bench_result *out) {
     const bench_work own = {own_run, job, job->sets}, peer = {peer_run, job, job->sets};
     const bench_work yardstick = bench_device_copy_work(copy);
-    bench_protocol p = {true, bench_calls_in_graph(bench_predicted_seconds(&job->row)),
-                        o->quick ? 15 : 60};
-    if (o->small) p = (bench_protocol){true, 4, 2};
+    bench_protocol p = protocol_of(&job->row, o);
     if (!bench_compare_times(timer, own, yardstick, p, &out->cold, &out->copy_cold)) return false;
-    out->peer = job->family->peer_name;
+    out->has_peer = job->family->peer != NULL;
+    snprintf(out->peer, sizeof out->peer, "%s", job->family->peer_name);
     if (job->family->peer &&
         !bench_compare_times(timer, peer, own, p, &out->peer_cold, &out->beside_peer))
         return false;
@@ -30,8 +69,8 @@ static bool time_job(const bench_job *job, const bench_device_copy *copy, const 
     return bench_compare_times(timer, own, yardstick, p, &out->hot, &out->copy_hot);
 }
 
-static bool measure_row(const bench_row *row, const bench_options *o, bench_timer *timer,
-                        bench_result *out) {
+static bool measure_row(const bench_row *row, const bench_libraries *libraries,
+                        const bench_options *o, bench_timer *timer, bench_result *out) {
     const int max_sets = o->small ? 2 : 64;
     bench_job job;
     bench_device_copy copy;
@@ -44,6 +83,8 @@ static bool measure_row(const bench_row *row, const bench_options *o, bench_time
         if (good) {
             bench_job_check(&job, &out->check);
             good = !out->check.failed && time_job(&job, &copy, o, timer, out);
+            if (good && !o->alone && bench_has_library(row->kind))
+                find_library(&job, libraries, o, timer, out);
         }
         bench_device_copy_free(&copy);
     }
@@ -53,11 +94,16 @@ static bool measure_row(const bench_row *row, const bench_options *o, bench_time
 
 static int measure_rows(const bench_row *rows, size_t count, const bench_options *o,
                         bench_timer *timer, FILE *json) {
+    bench_libraries libraries;
     int status = 0;
+    if (!bench_libraries_open(&o->files, o->compile, &libraries)) {
+        fprintf(stderr, "kernel_bench: out of memory\n");
+        return 1;
+    }
     for (size_t i = 0; i < count; i++) {
         const bench_row row = o->small ? bench_small_twin(&rows[i]) : rows[i];
         bench_result result = {0};
-        if (measure_row(&row, o, timer, &result)) {
+        if (measure_row(&row, &libraries, o, timer, &result)) {
             bench_print_result(&row, &result, json);
             if (!bench_is_right(&result.check)) status = 1;
             continue;
@@ -68,6 +114,7 @@ static int measure_rows(const bench_row *rows, size_t count, const bench_options
         printf("%-28s %-18s %s  failed: %s %s\n", row.name, shape, bench_format_name(row.format),
                twk_error_text(), cudaGetErrorString(cudaGetLastError()));
     }
+    bench_libraries_close(&libraries);
     return status;
 }
 

@@ -2,7 +2,7 @@
 #ifndef TWEEDIE_BENCH_MEASURE_H
 #define TWEEDIE_BENCH_MEASURE_H
 
-#include "plan.h"
+#include "library.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -12,7 +12,10 @@ typedef struct bench_options {
     const char *filter; /* part of the rows' names */
     const char *json;   /* file for lines of JSON, or NULL */
     bool quick;
-    bool small; /* twins of a few thousand elements: right, not fast */
+    bool small;   /* twins of a few thousand elements: right, not fast */
+    bool alone;   /* without the libraries' plans beside */
+    bool compile; /* their best engines for convolutions, too: seconds each to compile */
+    bench_library_files files;
 } bench_options;
 
 /* Measures the rows and prints them. 0 when every row ran and was right; 1 and the reason when not;

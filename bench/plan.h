@@ -68,7 +68,7 @@ typedef struct bench_row {
     double library; /* like percent, of the best plan of NVIDIA's libraries; 0: no prediction */
 } bench_row;
 
-enum { BENCH_MAX_ROWS = 256, BENCH_SHAPE_TEXT = 96 };
+enum { BENCH_MAX_ROWS = 320, BENCH_SHAPE_TEXT = 96 };
 
 /* The reference GPU of the floors (H200): device copy counted read + write. */
 #define BENCH_REFERENCE_BANDWIDTH 4.3e12

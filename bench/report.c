@@ -1,7 +1,6 @@
 #include "report.h"
 
 #include <math.h>
-#include <string.h>
 
 bool bench_is_right(const bench_check *k) {
     return !k->failed && k->count > 0 && k->worst <= 1; /* false for NaN */
@@ -21,40 +20,81 @@ static void print_line(const bench_row *r, const bench_result *m, const char *sh
            m->info.registers, m->info.shared, m->check.worst, m->check.of,
            bench_is_right(&m->check) ? "" : " WRONG", m->peer);
     if (r->rate > 0) printf("  %.0f TFLOP/s", bench_flops(r) / m->cold.median / 1e12);
-    if (strcmp(m->peer, "none") != 0)
-        printf(" %.2f us (%.2f x)", m->peer_cold.median * 1e6,
+    if (m->has_peer)
+        printf("  %.2f us (%.2f x", m->peer_cold.median * 1e6,
                m->peer_cold.median / m->beside_peer.median);
+    if (m->has_peer && r->library > 0) printf(", predicted %.2f", bench_predicted_ratio(r));
+    if (m->has_peer) putchar(')');
     putchar('\n');
     fflush(stdout);
 }
 
-void bench_print_result(const bench_row *r, const bench_result *m, FILE *json) {
-    char shape[BENCH_SHAPE_TEXT], error[32] = "\"nan\"", peer[96] = "null,\"peer_ratio\":null";
-    bench_shape_text(r, shape);
-    print_line(r, m, shape);
-    if (!json) return;
-    if (isfinite(m->check.worst)) snprintf(error, sizeof error, "%.3g", m->check.worst);
-    if (strcmp(m->peer, "none") != 0)
-        snprintf(peer, sizeof peer, "%.3f,\"peer_ratio\":%.3f", m->peer_cold.median * 1e6,
-                 m->peer_cold.median / m->beside_peer.median);
+/* As a string of JSON: the texts of others may hold anything. */
+static void print_text(FILE *json, const char *key, const char *text) {
+    fprintf(json, ",\"%s\":\"", key);
+    for (; *text; text++)
+        fputc(*text == '"' || *text == '\\' ? '\''
+              : (unsigned char)*text < ' '  ? ' '
+                                            : *text,
+              json);
+    fputc('"', json);
+}
+
+static void print_error(FILE *json, const char *key, const bench_check *k) {
+    if (isfinite(k->worst))
+        fprintf(json, ",\"%s\":%.3g", key, k->worst);
+    else
+        fprintf(json, ",\"%s\":\"nan\"", key);
+}
+
+static void print_peer(FILE *json, const bench_row *r, const bench_result *m) {
+    print_text(json, "peer", m->peer);
+    if (r->library > 0) fprintf(json, ",\"predicted_ratio\":%.3f", bench_predicted_ratio(r));
+    if (!m->has_peer) {
+        fputs(",\"peer_cold_us\":null,\"peer_ratio\":null", json);
+        return;
+    }
+    fprintf(json,
+            ",\"peer_cold_us\":%.3f,\"peer_cold_p10_us\":%.3f,\"peer_cold_p90_us\":%.3f,"
+            "\"beside_peer_us\":%.3f,\"peer_ratio\":%.3f",
+            m->peer_cold.median * 1e6, m->peer_cold.p10 * 1e6, m->peer_cold.p90 * 1e6,
+            m->beside_peer.median * 1e6, m->peer_cold.median / m->beside_peer.median);
+    if (m->peer_check.count) print_error(json, "peer_error_of_bound", &m->peer_check);
+}
+
+static void print_json(FILE *json, const bench_row *r, const bench_result *m, const char *shape) {
     fprintf(json,
             "{\"kernel\":\"%s\",\"shape\":\"%s\",\"format\":\"%s\",\"layout\":\"nhwc\","
             "\"provider\":\"own\",\"bytes\":%.0f,\"byte_formula\":\"%s\",\"cold_us\":%.3f,"
             "\"cold_p10_us\":%.3f,\"cold_p90_us\":%.3f,\"n\":%d,\"hot_us\":%.3f,"
             "\"gb_per_s\":%.1f,\"percent_of_copy\":%.2f,\"predicted_percent\":%.0f,"
-            "\"predicted_of\":\"%s\",\"percent\":%.2f,\"flops\":%.0f,\"tflop_per_s\":%.2f,"
-            "\"limit\":\"%s\",\"copy_cold_us\":%.3f,\"copy_hot_us\":%.3f,\"peer\":\"%s\","
-            "\"peer_cold_us\":%s,\"launched\":\"%s\",\"registers\":%d,\"local_bytes\":%d,"
-            "\"shared_bytes\":%zu,\"blocks\":%u,\"cluster\":%u,\"error_of_bound\":%s,"
-            "\"error_over\":\"%s\",\"error_elements\":%lld,\"right\":%s}\n",
+            "\"predicted_of\":\"%s\",\"percent\":%.2f,\"limit\":\"%s\","
+            "\"copy_cold_us\":%.3f,\"copy_hot_us\":%.3f",
             r->name, shape, bench_format_name(r->format), bench_bytes(r), r->formula,
             m->cold.median * 1e6, m->cold.p10 * 1e6, m->cold.p90 * 1e6, m->cold.n,
             m->hot.median * 1e6, bench_bytes(r) / m->cold.median / 1e9,
             100 * m->copy_cold.median / m->cold.median, r->percent, r->rate > 0 ? "floor" : "copy",
-            percent_of(r, m), bench_flops(r), bench_flops(r) / m->cold.median / 1e12, r->limit,
-            m->copy_cold.median * 1e6, m->copy_hot.median * 1e6, m->peer, peer, m->info.kernel,
-            m->info.registers, m->info.local_bytes, m->info.shared, m->info.blocks, m->info.cluster,
-            error, m->check.of, (long long)m->check.count,
-            bench_is_right(&m->check) ? "true" : "false");
+            percent_of(r, m), r->limit, m->copy_cold.median * 1e6, m->copy_hot.median * 1e6);
+    fprintf(json,
+            ",\"flops\":%.0f,\"executed_flops\":%.0f,\"tflop_per_s\":%.2f,"
+            "\"executed_tflop_per_s\":%.2f",
+            bench_flops(r), bench_flops(r) * r->executed, bench_flops(r) / m->cold.median / 1e12,
+            bench_flops(r) * r->executed / m->cold.median / 1e12);
+    print_peer(json, r, m);
+    fprintf(json,
+            ",\"launched\":\"%s\",\"registers\":%d,\"local_bytes\":%d,\"shared_bytes\":%zu,"
+            "\"blocks\":%u,\"cluster\":%u",
+            m->info.kernel, m->info.registers, m->info.local_bytes, m->info.shared, m->info.blocks,
+            m->info.cluster);
+    print_error(json, "error_of_bound", &m->check);
+    fprintf(json, ",\"error_over\":\"%s\",\"error_elements\":%lld,\"right\":%s}\n", m->check.of,
+            (long long)m->check.count, bench_is_right(&m->check) ? "true" : "false");
     fflush(json);
+}
+
+void bench_print_result(const bench_row *r, const bench_result *m, FILE *json) {
+    char shape[BENCH_SHAPE_TEXT];
+    bench_shape_text(r, shape);
+    print_line(r, m, shape);
+    if (json) print_json(json, r, m, shape);
 }

@@ -15,9 +15,10 @@ extern "C" {
 typedef struct bench_result {
     bench_times cold, hot, copy_cold, copy_hot; /* the kernel and a device copy in turn */
     bench_times peer_cold, beside_peer;         /* the named peer and the kernel in turn */
-    const char *peer;                           /* "none": those two are not there */
+    bool has_peer;                              /* else those two are not there */
+    char peer[256];                             /* its name, or "none" and perhaps why */
     twk_launch_info info;
-    bench_check check;
+    bench_check check, peer_check; /* of the peer: where it is a library */
 } bench_result;
 
 /* Whether every compared element lies within its bound. */

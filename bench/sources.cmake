@@ -13,6 +13,7 @@ set(TW_BENCH_DEVICE_SOURCES
     job_sampler.c
     job_shape.c
     job_sums.c
+    library.c
     machine.c
     measure.c
     memory.c

@@ -42,6 +42,10 @@ std::vector<bench_row> small_rows() {
     return all;
 }
 
+// Libraries that would look for a GPU of their own are not there.
+constexpr bench_library_files nowhere = {"/nonexistent/cudnn", "/nonexistent/cublaslt",
+                                         "/nonexistent/driver"};
+
 class Bench : public ::testing::Test {
   protected:
     void SetUp() override { live_ = runtime_live(); }
@@ -63,7 +67,7 @@ struct Job {
     }
     bool made;
     bench_check check() {
-        bench_check k;
+        bench_check k = {};
         bench_job_check(&job, &k);
         return k;
     }
@@ -157,6 +161,7 @@ TEST_F(Bench, MeasuresEveryRow) {
     const std::vector<bench_row> rows = small_rows();
     const std::string path = ::testing::TempDir() + "bench_rows.jsonl";
     bench_options options = {};
+    options.files = nowhere;
     options.filter = "";
     options.json = path.c_str();
     options.small = true;
@@ -184,6 +189,7 @@ TEST_F(Bench, MeasuresEveryRow) {
 TEST_F(Bench, SaysWhatItCannotDo) {
     const std::vector<bench_row> rows = plan();
     bench_options options = {};
+    options.files = nowhere;
     options.small = true;
     options.json = "/nonexistent/file";
     ::testing::internal::CaptureStderr();

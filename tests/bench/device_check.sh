@@ -88,8 +88,8 @@ expect "all families as passed" \
 expect "the sanitizer's three tools" test "$(grep -c '^sanitizer' "$out/sanitizer.txt")" -ge 6
 expect "the benchmark's lines" grep -q stand-in "$out/kernels.jsonl"
 expect "the small shapes before the large ones" \
-    test "$(grep -m 1 kernel_bench "$work/calls")" = "kernel_bench --small"
-expect "the quick form" grep -q 'kernel_bench --quick --json' "$work/calls"
+    test "$(grep -m 1 kernel_bench "$work/calls")" = "kernel_bench --small --alone"
+expect "the quick form" grep -q 'kernel_bench --quick --alone --json' "$work/calls"
 expect "what the machine is" grep -q "Stand-in GPU, 1" "$out/machine.txt"
 expect "what is not measured" grep -q "not measured" "$out/first-things.txt"
 
