@@ -28,7 +28,7 @@ class Side:
             try:
                 self.process = subprocess.Popen(
                     [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=err, text=True, env=dict(os.environ, GOMP_SPINCOUNT="10000"))
+                    stderr=err, text=True)
             except OSError as failure:
                 raise Refused(f"{command[0]}: {failure.strerror}") from None
 
