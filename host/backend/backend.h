@@ -15,6 +15,7 @@ struct tw_backend {
     const tw_provider *const *providers; /* null-terminated */
     /* During a run: constant operands may have other values than in the plan's last one. */
     bool parameters_changed;
+    bool plans_only; /* see tw_backend_plan_only */
 
     /* Device memory aligned to 256 bytes. Zero bytes give a null address. */
     tw_status (*allocate)(tw_backend *b, size_t bytes, void **out);
@@ -26,6 +27,8 @@ struct tw_backend {
     tw_status (*copy)(tw_backend *b, void *dst, const void *src, size_t bytes);
     tw_status (*fill)(tw_backend *b, void *dst, int byte, size_t bytes);
     tw_status (*synchronize)(tw_backend *b);
+    /* Bytes of the device's memory, and those that are free. Null where it is the host's. */
+    tw_status (*memory)(tw_backend *b, size_t *total, size_t *available);
     /* Brackets a run of kernels (thread settings on the CPU, a stream on a GPU). */
     tw_status (*begin)(tw_backend *b);
     void (*end)(tw_backend *b);
@@ -43,8 +46,8 @@ struct tw_backend {
     void (*destroy)(tw_backend *b);
 };
 
-/* From here on the backend plans without memory: addresses stand for nothing, copies do nothing, and
- * runs fail. Before anything is allocated. */
+/* From here on the backend plans without memory: addresses stand for nothing, copies do nothing,
+ * and runs fail. Before anything is allocated. */
 void tw_backend_plan_only(tw_backend *backend);
 
 /* Makes the CPU backend. `provider` is "auto" or the name of the only provider wanted. */

@@ -2,7 +2,6 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
-#include "core/context.h"
 
 static tw_status allocate(tw_backend *b, size_t bytes, void **out) {
     (void)b;
@@ -31,14 +30,10 @@ static tw_status fill(tw_backend *b, void *dst, int byte, size_t bytes) {
     return TW_OK;
 }
 
-static tw_status begin(tw_backend *b) {
-    return tw_fail(b->ctx, TW_ERROR_ARGUMENT, "plan: run: this context only plans");
-}
-
 void tw_backend_plan_only(tw_backend *b) {
     b->allocate = allocate;
     b->release = release;
     b->upload = b->download = b->copy = copy;
     b->fill = fill;
-    b->begin = begin;
+    b->plans_only = true;
 }

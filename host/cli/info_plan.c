@@ -47,11 +47,19 @@ static bool parse_size(const char *text, double *out) {
 }
 
 static int find_memory(planner *p) {
+    tw_backend *b = p->ctx->backend;
     double available;
     const char *text = cli_text(p->args, "memory");
     if (text && !parse_size(text, &p->memory))
         return cli_usage("--memory: expected a size such as 8G or 500M, got \"%s\"", text);
-    if (!text) cli_memory(&p->memory, &available);
+    if (!text && b->memory) {
+        size_t total = 0, left;
+        const tw_status s = b->memory(b, &total, &left);
+        if (s != TW_OK) return cli_fail_status(p->ctx, s);
+        p->memory = (double)total;
+    } else if (!text) {
+        cli_memory(&p->memory, &available);
+    }
     if (!(p->memory > 0.0))
         return cli_usage("--memory: what the device has is not known; give a size such as 8G");
     return CLI_OK;

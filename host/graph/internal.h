@@ -77,7 +77,7 @@ struct tw_plan {
     void *arena;
     size_t arena_bytes, unshared_bytes, owned_bytes;
     size_t held_bytes; /* of owned_bytes: what kernels made of constant operands */
-    double *seconds; /* of each step in all timed runs; null: runs are not timed */
+    double *seconds;   /* of each step in all timed runs; null: runs are not timed */
     int64_t timed_runs;
     bool ran, unrecordable; /* once as it should; recording a run failed */
     void *recording;        /* the backend's, of a whole run; null before the second one */

@@ -368,6 +368,8 @@ tw_status tw_plan_run_watched(tw_plan *plan, tw_step_watch watch, void *user) {
         return tw_fail(plan ? plan->ctx : NULL, TW_ERROR_ARGUMENT,
                        "plan: run: the plan is not compiled");
     tw_backend *b = plan->backend;
+    if (b->plans_only)
+        return tw_fail(plan->ctx, TW_ERROR_ARGUMENT, "plan: run: this context only plans");
     TW_TRY(b->begin(b));
     b->parameters_changed = plan->stale || !plan->holds;
     const tw_status s = !watch && can_replay(plan) ? replay(plan) : run_steps(plan, watch, user);

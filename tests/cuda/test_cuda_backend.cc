@@ -159,6 +159,20 @@ TEST_F(CudaDevice, WantOfMemoryIsAStatus) {
               std::string::npos);
 }
 
+TEST_F(CudaDevice, SaysHowMuchMemoryItHas) {
+    Context c(TW_DEVICE_CUDA), cpu(TW_DEVICE_CPU);
+    tw_backend *b = c.get()->backend;
+    size_t total = 0, before = 0, left = 0;
+    ASSERT_EQ(b->memory(b, &total, &before), TW_OK) << tw_context_error(c.get());
+    EXPECT_GE(total, before);
+    void *address = nullptr;
+    ASSERT_EQ(b->allocate(b, 1 << 20, &address), TW_OK);
+    ASSERT_EQ(b->memory(b, &total, &left), TW_OK);
+    EXPECT_LE(left, before - (1 << 20));
+    b->release(b, address);
+    EXPECT_EQ(cpu.get()->backend->memory, nullptr);
+}
+
 TEST_F(CudaDevice, AFaultOnTheDeviceIsReportedEverywhere) {
     Context c(TW_DEVICE_CUDA);
     tw_backend *b = c.get()->backend;

@@ -96,6 +96,32 @@ TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
     }
 }
 
+TEST_F(CudaTraining, IsPlannedWithoutMemory) {
+    Context planning(TW_DEVICE_CUDA), real(TW_DEVICE_CUDA);
+    tw_backend_plan_only(planning.get()->backend);
+    const size_t before = emulated::device_bytes();
+    tw_model *planned = MakeModel(planning.get(), kUnet);
+    tw_trainer_options o = ThreeSteps(true);
+    tw_trainer_budget b = {};
+    EXPECT_EQ(tw_trainer_plan_budget(planned, &o, &b), TW_OK) << tw_context_error(planning.get());
+    EXPECT_EQ(emulated::device_bytes(), before);
+    tw_model *m = MakeModel(real.get(), kUnet);
+    tw_dataset *d = MakeData(real.get(), m);
+    tw_trainer *t = nullptr;
+    EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(real.get());
+    tw_trainer_memory memory = {};
+    memory.size = sizeof memory;
+    if (t) {
+        EXPECT_EQ(tw_trainer_get_memory(t, &memory), TW_OK);
+    }
+    EXPECT_EQ(b.plans.kept + b.plans.passing + b.plans.workspace + b.plans.gaps, memory.arena);
+    EXPECT_EQ(b.plans.inputs + b.plans.held, memory.staging);
+    tw_trainer_free(t);
+    tw_dataset_free(d);
+    tw_model_free(m);
+    tw_model_free(planned);
+}
+
 struct Micro { // a trainer's first plan, run by hand
     tw_model *m;
     tw_dataset *d;

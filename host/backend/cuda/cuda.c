@@ -35,6 +35,11 @@ static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
                    available, total);
 }
 
+static tw_status cuda_memory(tw_backend *b, size_t *total, size_t *available) {
+    TW_TRY(cuda_use(b));
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->memory_info(available, total), "device memory");
+}
+
 /* A failure here is an earlier one's; the next call that can say so does. */
 static void cuda_release(tw_backend *b, void *address) {
     if (address && cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->release(tw_cuda_of(b)->stream, address);
@@ -165,6 +170,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .copy = cuda_copy,
                            .fill = cuda_fill,
                            .synchronize = cuda_synchronize,
+                           .memory = cuda_memory,
                            .begin = cuda_use,
                            .end = cuda_end,
                            .record = cuda_record,
