@@ -51,11 +51,12 @@ tw_trainer_options ThreeSteps(bool images) {
     return o;
 }
 
-Training Train(tw_context *ctx, const char *config) {
+Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_RECOMPUTE_NONE) {
     Training r;
     tw_model *m = MakeModel(ctx, config);
     tw_dataset *d = MakeData(ctx, m);
-    const tw_trainer_options o = ThreeSteps(config != kMlp);
+    tw_trainer_options o = ThreeSteps(config != kMlp);
+    o.recompute = recompute;
     tw_trainer *t = nullptr;
     EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(ctx);
     for (int i = 0; t && i < 3; i++) {
@@ -93,6 +94,19 @@ TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
         const std::string name = config == kMlp ? "mlp" : config == kUnet ? "unet" : "attention";
         Note((name + "_losses").c_str(), loss);
         Note((name + "_weights").c_str(), weights);
+    }
+}
+
+TEST_F(CudaTraining, RecomputationKeepsTheBits) {
+    for (const char *config : {kMlp, kUnet}) {
+        Context c(TW_DEVICE_CUDA);
+        const Training none = Train(c.get(), config);
+        for (tw_recompute recompute : {TW_RECOMPUTE_NORMS, TW_RECOMPUTE_BLOCKS}) {
+            const Training again = Train(c.get(), config, recompute);
+            EXPECT_EQ(again.losses, none.losses) << recompute;
+            EXPECT_EQ(again.weights, none.weights) << recompute;
+            EXPECT_EQ(again.ema, none.ema) << recompute;
+        }
     }
 }
 
