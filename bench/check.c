@@ -7,6 +7,19 @@
 
 #include "plan.h"
 
+static double rounded(double v, int tf32) {
+    int e;
+    if (!tf32) return v;
+    const double m = frexp(v, &e);
+    return ldexp(round(ldexp(m, 11)), e - 11);
+}
+
+void bench_add_term(bench_value *sum, double a, double b, int tf32) {
+    const double term = rounded(a, tf32) * rounded(b, tf32);
+    sum->value += term;
+    sum->terms += fabs(term);
+}
+
 void bench_compare(bench_check *k, twk_format f, double got, bench_value want, double c) {
     const double eps = f == TWK_F32 ? 0x1p-24 : f == TWK_BF16 ? 0x1p-8 : 0x1p-11;
     const double tiny = f == TWK_F16 ? 0x1p-25 : 0x1p-133;

@@ -34,6 +34,8 @@ typedef struct bench_value {
     double value, terms;
 } bench_value;
 
+/* a b; as tf32, of their ten bits of fraction. */
+void bench_add_term(bench_value *sum, double a, double b, int tf32);
 void bench_compare(bench_check *check, twk_format format, double got, bench_value want, double c);
 
 /* Elements [first, first + count) of a tensor on the device, as doubles that belong to the check;

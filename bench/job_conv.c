@@ -90,20 +90,6 @@ static twk_status weight_gradient_run(const bench_call *call, twk_stream s) {
     return twk_conv_weight_gradient(&call->u.conv, s);
 }
 
-/* The ten bits of fraction that tf32 keeps. */
-static double rounded(double v, int tf32) {
-    int e;
-    if (!tf32) return v;
-    const double m = frexp(v, &e);
-    return ldexp(round(ldexp(m, 11)), e - 11);
-}
-
-static void add_term(bench_value *sum, double a, double b, int tf32) {
-    const double term = rounded(a, tf32) * rounded(b, tf32);
-    sum->value += term;
-    sum->terms += fabs(term);
-}
-
 /* The pixel of x under a tap of an output pixel; -1 in the padding. */
 static int64_t pixel_under(const twk_conv_args *a, int64_t out_pixel, int tap) {
     const int64_t out_w = twk_conv_out_w(a), up = a->upsample ? 2 : 1;
@@ -148,7 +134,8 @@ static void conv_check(const bench_row *r, const bench_call *call, bench_check *
                 for (int t = 0; t < taps; t++) {
                     const int64_t under = pixel_under(a, pixel, t);
                     for (int64_t c = 0; under >= 0 && c < in; c++)
-                        add_term(&sum, x[under * in + c], w[(o * taps + t) * in + c], a->tf32);
+                        bench_add_term(&sum, x[under * in + c], w[(o * taps + t) * in + c],
+                                       a->tf32);
                 }
                 bench_compare(k, a->format, y[pixel * out + o], sum,
                               a->fold ? rounded_again(a->format) : 8);
@@ -183,8 +170,8 @@ static void input_gradient_check(const bench_row *r, const bench_call *call, ben
                         slot = before + under - range[i].first;
                 for (int64_t o = 0; slot >= 0 && o < out; o++)
                     for (int64_t c = 0; c < in; c++)
-                        add_term(&sum[slot * in + c], dy[p * out + o], w[(o * taps + t) * in + c],
-                                 a->tf32);
+                        bench_add_term(&sum[slot * in + c], dy[p * out + o],
+                                       w[(o * taps + t) * in + c], a->tf32);
             }
         for (int i = 0, slot = 0; i < ranges; i++)
             for (int64_t p = range[i].first; p < range[i].first + range[i].count; p++, slot++)
@@ -226,8 +213,8 @@ static void weight_gradient_check(const bench_row *r, const bench_call *call, be
                 for (int64_t p = 0; p < r->n * out_pixels; p++) {
                     const int64_t under = pixel_under(a, p % out_pixels, t);
                     if (under >= 0)
-                        add_term(&sum, dy[p * co + o],
-                                 x[(p / out_pixels * pixels + under) * ci + i % ci], a->tf32);
+                        bench_add_term(&sum, dy[p * co + o],
+                                       x[(p / out_pixels * pixels + under) * ci + i % ci], a->tf32);
                 }
                 bench_compare(k, TWK_F32, dw[((o0 + o) * taps + t) * in + c0 + i % ci], sum, 8);
             }

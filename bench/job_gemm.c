@@ -51,13 +51,6 @@ static twk_status run(const bench_call *call, twk_stream s) {
     return twk_gemm(&call->u.gemm, s);
 }
 
-static double rounded(double v, int tf32) {
-    int e;
-    if (!tf32) return v;
-    const double m = frexp(v, &e);
-    return ldexp(round(ldexp(m, 11)), e - 11);
-}
-
 /* [count, k] of one matrix: its rows from `first` on, however it is stored. */
 static const double *rows_of(bench_check *k, const twk_gemm_args *a, bool second, int64_t matrix,
                              int64_t first, int64_t count) {
@@ -93,10 +86,8 @@ static void check(const bench_row *r, const bench_call *call, bench_check *k) {
                 const int64_t row = at / wide, column = columns[j].first + at % wide;
                 bench_value sum = {bias ? bias[column] : 0, bias ? fabs(bias[column]) : 0};
                 for (int64_t t = 0; t < a->k; t++) {
-                    const double term = rounded(left[row * a->k + t], a->tf32) *
-                                        rounded(right[at % wide * a->k + t], a->tf32);
-                    sum.value += term;
-                    sum.terms += fabs(term);
+                    bench_add_term(&sum, left[row * a->k + t], right[at % wide * a->k + t],
+                                   a->tf32);
                 }
                 bench_compare(k, f, d[row * a->n + column], sum, 8);
             }

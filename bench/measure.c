@@ -71,7 +71,7 @@ static bool time_job(const bench_job *job, const bench_device_copy *copy, const 
 
 static bool measure_row(const bench_row *row, const bench_libraries *libraries,
                         const bench_options *o, bench_timer *timer, bench_result *out) {
-    const int max_sets = o->small ? 2 : 64;
+    const int max_sets = o->small ? 2 : 128;
     bench_job job;
     bench_device_copy copy;
     if (!bench_job_make(row, max_sets, &job)) return false;
@@ -94,6 +94,7 @@ static bool measure_row(const bench_row *row, const bench_libraries *libraries,
 
 static int measure_rows(const bench_row *rows, size_t count, const bench_options *o,
                         bench_timer *timer, FILE *json) {
+    bench_standing standings[BENCH_STANDINGS] = {0};
     bench_libraries libraries;
     int status = 0;
     if (!bench_libraries_open(&o->files, o->compile, &libraries)) {
@@ -105,6 +106,7 @@ static int measure_rows(const bench_row *rows, size_t count, const bench_options
         bench_result result = {0};
         if (measure_row(&row, &libraries, o, timer, &result)) {
             bench_print_result(&row, &result, json);
+            bench_count_row(&row, &result, standings);
             if (!bench_is_right(&result.check)) status = 1;
             continue;
         }
@@ -115,6 +117,7 @@ static int measure_rows(const bench_row *rows, size_t count, const bench_options
                twk_error_text(), cudaGetErrorString(cudaGetLastError()));
     }
     bench_libraries_close(&libraries);
+    bench_print_standings(standings);
     return status;
 }
 

@@ -1,6 +1,7 @@
 #include "report.h"
 
 #include <math.h>
+#include <string.h>
 
 bool bench_is_right(const bench_check *k) {
     return !k->failed && k->count > 0 && k->worst <= 1; /* false for NaN */
@@ -97,4 +98,27 @@ void bench_print_result(const bench_row *r, const bench_result *m, FILE *json) {
     bench_shape_text(r, shape);
     print_line(r, m, shape);
     if (json) print_json(json, r, m, shape);
+}
+
+void bench_count_row(const bench_row *r, const bench_result *m,
+                     bench_standing all[BENCH_STANDINGS]) {
+    if (!m->has_peer || !m->peer_check.count) return;
+    const double ratio = m->peer_cold.median / m->beside_peer.median;
+    int i = 0;
+    while (i < BENCH_STANDINGS && all[i].name && strcmp(all[i].name, r->name) != 0) i++;
+    if (i == BENCH_STANDINGS) return;
+    bench_standing *s = &all[i];
+    s->name = r->name;
+    s->logarithms += log(ratio);
+    if (s->rows++ && ratio >= s->least) return;
+    s->least = ratio;
+    bench_shape_text(r, s->where);
+}
+
+void bench_print_standings(const bench_standing all[BENCH_STANDINGS]) {
+    for (int i = 0; i < BENCH_STANDINGS && all[i].name; i++)
+        printf("%-28s beside the libraries' best: %.2f x (geometric mean of %d), least %.2f x "
+               "(%s)\n",
+               all[i].name, exp(all[i].logarithms / all[i].rows), all[i].rows, all[i].least,
+               all[i].where);
 }

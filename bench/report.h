@@ -21,6 +21,21 @@ typedef struct bench_result {
     bench_check check, peer_check; /* of the peer: where it is a library */
 } bench_result;
 
+/* How the kernels of a name stand to the libraries, over the rows that have such a peer. */
+typedef struct bench_standing {
+    const char *name;
+    int rows;
+    double logarithms, least;     /* of the ratios */
+    char where[BENCH_SHAPE_TEXT]; /* the least is */
+} bench_standing;
+
+enum { BENCH_STANDINGS = 16 };
+
+/* Counts a row in; the first without a name ends the array. */
+void bench_count_row(const bench_row *row, const bench_result *result,
+                     bench_standing standings[BENCH_STANDINGS]);
+void bench_print_standings(const bench_standing standings[BENCH_STANDINGS]);
+
 /* Whether every compared element lies within its bound. */
 bool bench_is_right(const bench_check *check);
 void bench_print_result(const bench_row *row, const bench_result *result, FILE *json);

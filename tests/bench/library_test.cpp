@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -115,8 +116,14 @@ TEST_F(Library, IsGivenOneImage) {
     EXPECT_FALSE(given.upsampled);
 }
 
+int times(const std::string &text, const std::string &part) {
+    int n = 0;
+    for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at++) n++;
+    return n;
+}
+
 // What is measured of the first convolution and of the first product, as lines of JSON.
-std::string measure(const bench_library_files &files) {
+std::string measure(const bench_library_files &files, int standings) {
     std::vector<bench_row> rows;
     for (const bench_row &r : small_rows())
         if (r.kind == (rows.empty() ? BENCH_CONV : BENCH_GEMM) && rows.size() < 2)
@@ -131,20 +138,15 @@ std::string measure(const bench_library_files &files) {
     EXPECT_EQ(bench_measure(rows.data(), rows.size(), &options), 0);
     std::string text = ::testing::internal::GetCapturedStdout();
     EXPECT_EQ(text.find("failed"), std::string::npos) << text;
+    EXPECT_EQ(times(text, "beside the libraries' best: "), standings) << text;
     std::ifstream file(path);
     text.assign(std::istreambuf_iterator<char>(file), {});
     remove(path.c_str());
     return text;
 }
 
-int times(const std::string &text, const std::string &part) {
-    int n = 0;
-    for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at++) n++;
-    return n;
-}
-
 TEST_F(Library, IsMeasuredInTurn) {
-    const std::string text = measure(stand_ins);
+    const std::string text = measure(stand_ins, 2);
     EXPECT_EQ(times(text, "quickest of 2\""), 2) << text;
     EXPECT_EQ(times(text, "\"peer_error_of_bound\":"), 2) << text;
     EXPECT_EQ(times(text, "\"predicted_ratio\":"), 2) << text;
@@ -152,7 +154,7 @@ TEST_F(Library, IsMeasuredInTurn) {
 }
 
 TEST_F(Library, ThatIsNotThereIsNoFailure) {
-    const std::string text = measure(nowhere);
+    const std::string text = measure(nowhere, 0);
     EXPECT_EQ(times(text, "\"peer\":\"none: "), 2) << text;
     EXPECT_EQ(times(text, "/nonexistent/cudnn"), 1) << text;
     EXPECT_EQ(times(text, "\"peer_ratio\":null"), 2) << text;
@@ -162,7 +164,7 @@ TEST_F(Library, ThatIsWrongIsNotTimed) {
     fake::Engine e = engine(1, 1, 0);
     e.wrong = true;
     engines({e});
-    const std::string text = measure(stand_ins);
+    const std::string text = measure(stand_ins, 0);
     EXPECT_EQ(times(text, "\"peer\":\"none: wrong, "), 2) << text;
     EXPECT_EQ(times(text, "\"peer_ratio\":null"), 2) << text;
 }
@@ -171,7 +173,40 @@ TEST_F(Library, ThatBreaksIsNotTimed) {
     fake::Engine e = engine(1, 1, 0);
     e.breaks = true;
     engines({e});
-    EXPECT_EQ(times(measure(stand_ins), "\"peer\":\"none: "), 2);
+    EXPECT_EQ(times(measure(stand_ins, 0), "\"peer\":\"none: "), 2);
+}
+
+TEST_F(Library, StandingsAreByName) {
+    bench_row row = {};
+    row.name = "a";
+    row.n = row.h = row.w = 1;
+    bench_result result = {};
+    bench_standing all[BENCH_STANDINGS] = {};
+    const auto add = [&](const char *name, int64_t c, double ratio) {
+        row.name = name;
+        row.c = c;
+        result.peer_cold.median = ratio;
+        result.beside_peer.median = 1;
+        bench_count_row(&row, &result, all);
+    };
+    add("a", 1, 2); // no peer
+    result.has_peer = true;
+    add("a", 2, 2); // not a library
+    result.peer_check.count = 1;
+    add("a", 3, 0.5);
+    add("b", 4, 3);
+    add("a", 5, 0.25);
+    add("a", 6, 1);
+    EXPECT_EQ(all[0].rows, 3);
+    EXPECT_EQ(all[0].least, 0.25);
+    EXPECT_STREQ(all[0].where, "1x1x1x5");
+    EXPECT_NEAR(std::exp(all[0].logarithms / 3), 0.5, 1e-12);
+    EXPECT_EQ(all[1].rows, 1);
+    EXPECT_EQ(all[2].name, nullptr);
+    const std::string names[] = {"c", "d", "e", "f", "g", "h", "i", "j",
+                                 "k", "l", "m", "n", "o", "p", "q", "r"};
+    for (const std::string &name : names) add(name.c_str(), 7, 1); // more than there is room for
+    EXPECT_STREQ(all[BENCH_STANDINGS - 1].name, "p");
 }
 
 TEST_F(Library, MemoryThatRunsOut) {
