@@ -221,7 +221,7 @@ TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
                                   left_out);
                 for (int i = 0; i < 3; i++)
                     EXPECT_GT(count_bad(t.read_gradient(i), want[i], z.format, 8),
-                              (int64_t)want[i].size() / 20)
+                              (int64_t)want[i].size() / 40)
                         << i << ' ' << left_out << " of " << str(z);
             }
         }
@@ -243,11 +243,11 @@ TEST_F(AttentionTest, PlantedMistakesAreSeen) {
             t.math().forward(&want, nullptr);
             EXPECT_EQ(bad(want), 0) << str(z);
             std::rotate(want.begin(), want.begin() + size, want.end()); // another row's
-            EXPECT_GT(bad(want), (int64_t)got.size() / 2) << str(z);
+            EXPECT_GT(bad(want), (int64_t)got.size() / 4) << str(z);
             for (int64_t key : {0, 31, 32, 63, 64, 69}) {
                 want.clear();
                 t.math().forward(&want, nullptr, key);
-                EXPECT_GT(bad(want), (int64_t)got.size() / 2) << key << " of " << str(z);
+                EXPECT_GT(bad(want), (int64_t)got.size() / 4) << key << " of " << str(z);
             }
         }
 }
