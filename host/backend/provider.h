@@ -21,6 +21,7 @@ typedef struct tw_slot {
     tw_desc desc;
     bool needed;
     bool constant; /* its values change only when tw_backend.parameters_changed says so */
+    int alignment; /* of its address: a power of two up to 256; 0: not known */
 } tw_slot;
 
 typedef struct tw_region_op {

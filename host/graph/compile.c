@@ -60,11 +60,20 @@ static bool joins(const tw_plan *plan, int node, int next) {
     return a < 0 ? b < 0 : b >= 0 && next_live(plan, a) == b;
 }
 
+/* What compilation allocates is aligned as the arena is. */
+static int alignment_of(const tw_plan *plan, const tw_value_info *info) {
+    const tw_value_info *root = &plan->values[info->root];
+    const uintptr_t at = root->kind == TW_VALUE_OUTSIDE ? (uintptr_t)root->address : 0;
+    const uintptr_t bits = (at + info->root_offset) | TW_MEMORY_ALIGNMENT;
+    return (int)(bits & -bits);
+}
+
 static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw_value v) {
     if (v == TW_NONE) return -1;
     for (int i = 0; i < region->n_slots; i++)
         if (values[i] == v) return i;
     values[region->n_slots] = v;
+    region->slots[region->n_slots].alignment = alignment_of(plan, &plan->values[v]);
     region->slots[region->n_slots].desc = plan->values[v].desc;
     region->slots[region->n_slots].needed = true;
     region->slots[region->n_slots].constant = plan->holds && plan->values[v].parameter;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <functional>
 #include <string>
 
 namespace emulated {
@@ -38,6 +39,11 @@ void set_capability(int major, int minor);
 void break_captures(bool on);
 // The next wait for a stream fails, and everything after it: as when a kernel went wrong.
 void break_stream();
+
+// Files of cuDNN and cuBLASLt; null: there are none.
+void set_libraries(const char *cudnn, const char *cublaslt);
+// Queues or records a call that a library makes of its own.
+bool later(void *stream, std::function<bool()> call);
 
 // What was wrong with the work so far (and forget it): guard zones, addresses, kernels' faults.
 std::string report();

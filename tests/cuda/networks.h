@@ -83,10 +83,13 @@ inline Floats Storage(tw_model *m, const void *from) {
 class CudaEngine : public Cuda {
   protected:
     // The same on the device and by the reference on the CPU.
-    static void OnBoth(const std::function<void(tw_context *)> &run) {
+    static void OnBoth(const std::function<void(tw_context *)> &run,
+                       const char *provider = "auto") {
         tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
         o.provider = "cpu-reference";
-        Context cpu(TW_DEVICE_CPU, &o), cuda(TW_DEVICE_CUDA);
+        Context cpu(TW_DEVICE_CPU, &o);
+        o.provider = provider;
+        Context cuda(TW_DEVICE_CUDA, &o);
         ASSERT_EQ(cpu.status(), TW_OK);
         ASSERT_EQ(cuda.status(), TW_OK);
         run(cpu.get());

@@ -21,7 +21,8 @@ TEST_F(CudaDevice, IsNamed) {
     EXPECT_EQ(tw_context_device(c.get()), TW_DEVICE_CUDA);
     EXPECT_STREQ(tw_context_device_name(c.get()), "Emulated GPU (1 GB, emulated CUDA)");
     EXPECT_STREQ(tw_context_provider(c.get(), 0), "own");
-    EXPECT_EQ(tw_context_provider(c.get(), 1), nullptr);
+    EXPECT_STREQ(tw_context_provider(c.get(), 1), "cudnn");
+    EXPECT_EQ(tw_context_provider(c.get(), 2), nullptr);
     EXPECT_EQ(tw_context_threads(c.get()), 1);
     EXPECT_EQ(c.logged(), "");
 }
@@ -64,10 +65,11 @@ TEST_F(CudaDevice, AnUnknownProviderIsRefused) {
     o.provider = "cpu-reference";
     Context cuda(TW_DEVICE_CUDA, &o);
     EXPECT_EQ(cuda.status(), TW_ERROR_ARGUMENT);
-    EXPECT_NE(std::string(tw_context_error(nullptr)).find("auto or own"), std::string::npos);
+    EXPECT_NE(std::string(tw_context_error(nullptr)).find("auto, own or cudnn"), std::string::npos);
     o.provider = "own";
     Context own(TW_DEVICE_CUDA, &o);
     EXPECT_EQ(own.status(), TW_OK);
+    EXPECT_EQ(tw_context_provider(own.get(), 1), nullptr);
 }
 
 // Memory of `bytes` that came from `from`.

@@ -1,4 +1,5 @@
 // Training on the GPU's backend: as the CPU does it, in recorded steps, and what fails.
+#include "libraries.h"
 #include "networks.h"
 
 extern "C" {
@@ -134,6 +135,17 @@ TEST_F(CudaTraining, IsPlannedWithoutMemory) {
     tw_dataset_free(d);
     tw_model_free(m);
     tw_model_free(planned);
+}
+
+TEST_F(CudaTraining, TrainsWithTheLibraries) {
+    if (!kHaveLibraries) GTEST_SKIP() << "built without the headers of cuDNN or cuBLASLt";
+    const Libraries libraries;
+    std::vector<Training> r;
+    OnBoth([&](tw_context *ctx) { r.push_back(Train(ctx, kAttention)); }, "cudnn");
+    EXPECT_GT(fake_state()->executed, 100);
+    EXPECT_LT(Distance(r[1].losses, r[0].losses), 1e-5);
+    EXPECT_LT(Distance(r[1].norms, r[0].norms), 2e-5);
+    EXPECT_LT(Distance(r[1].weights, r[0].weights), 1e-5);
 }
 
 struct Micro { // a trainer's first plan, run by hand

@@ -102,12 +102,13 @@ inline tw_op_attr NoAttr() {
     return a;
 }
 
-// "own" is a GPU's provider, all others are the CPU's.
+// "own" and "cudnn" are a GPU's providers, all others are the CPU's.
 class Backend {
   public:
     explicit Backend(const char *provider = "cpu-reference", int threads = 2) {
         tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
-        o.device = std::strcmp(provider, "own") == 0 ? TW_DEVICE_CUDA : TW_DEVICE_CPU;
+        const std::string name = provider;
+        o.device = name == "own" || name == "cudnn" ? TW_DEVICE_CUDA : TW_DEVICE_CPU;
         o.provider = provider;
         o.threads = threads;
         if (tw_context_create(&o, &ctx_) != TW_OK) ADD_FAILURE() << tw_context_error(nullptr);

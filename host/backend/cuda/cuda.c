@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "backend/cuda/vendor/vendor.h"
 #include "core/context.h"
 
 #define LEAST_CAPABILITY 80 /* what the kernels are compiled for */
@@ -119,18 +120,25 @@ static void cuda_destroy(tw_backend *b) {
     if (c->stream && cuda_use(b) == TW_OK) {
         c->rt->stream_synchronize(c->stream);
         tw_cuda_staging_free(&c->staging, c->rt);
+        tw_vendor_destroy(c->vendor);
+        c->vendor = NULL;
         c->rt->stream_destroy(c->stream);
     }
+    tw_vendor_destroy(c->vendor);
     tw_free(b->ctx, b);
 }
 
-static tw_status choose_providers(tw_context *ctx, const char *name, const tw_provider **list) {
-    if (strcmp(name, "auto") != 0 && strcmp(name, tw_provider_own.name) != 0)
-        return tw_fail(ctx, TW_ERROR_ARGUMENT,
-                       "provider: expected auto or own on a GPU, got \"%s\"", name);
-    list[0] = &tw_provider_own;
-    list[1] = NULL;
-    return TW_OK;
+/* The kernels do what the libraries cannot, whatever the name: no library has everything. */
+static tw_status choose_providers(tw_cuda_backend *c, const char *name) {
+    const bool automatic = !strcmp(name, "auto"), library = !strcmp(name, tw_provider_library.name);
+    int n = 0;
+    if (!automatic && !library && strcmp(name, tw_provider_own.name) != 0)
+        return tw_fail(c->base.ctx, TW_ERROR_ARGUMENT,
+                       "provider: expected auto, own or cudnn on a GPU, got \"%s\"", name);
+    if (library) c->list[n++] = &tw_provider_library;
+    c->list[n++] = &tw_provider_own;
+    if (automatic) c->list[n++] = &tw_provider_library;
+    return automatic || library ? tw_cuda_open_libraries(c) : TW_OK;
 }
 
 static tw_status find_device(tw_cuda_backend *c) {
@@ -180,7 +188,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .clock = cuda_clock,
                            .clock_name = "time on the wall, when the device was done",
                            .destroy = cuda_destroy};
-    tw_status s = choose_providers(ctx, provider, c->list);
+    tw_status s = choose_providers(c, provider);
     if (s == TW_OK) s = find_device(c);
     if (s != TW_OK) {
         cuda_destroy(&c->base);

@@ -13,6 +13,7 @@ typedef struct tw_cuda_backend {
     tw_cuda_stream stream;
     tw_cuda_properties properties;
     tw_cuda_staging staging;
+    struct tw_vendor *vendor; /* null: its libraries are not wanted */
     const tw_provider *list[4];
 } tw_cuda_backend;
 
@@ -23,7 +24,10 @@ static inline tw_cuda_backend *tw_cuda_of(tw_backend *b) {
 /* TW_OK, or the failure with its text: "what" failed, and the runtime's words. */
 tw_status tw_cuda_check(tw_backend *b, tw_cuda_result result, const char *what);
 
-/* The hand-written kernels. */
-extern const tw_provider tw_provider_own;
+/* The hand-written kernels, and NVIDIA's libraries. */
+extern const tw_provider tw_provider_own, tw_provider_library;
+
+/* Makes `vendor`. What a library file lacks is said when it is first asked. */
+tw_status tw_cuda_open_libraries(tw_cuda_backend *b);
 
 #endif

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static const tw_own_entry entries[TW_OP_COUNT] = {
+static const tw_own_entry own_entries[TW_OP_COUNT] = {
     [TW_OP_LINEAR] = {tw_own_linear, tw_own_linear_workspace, NULL},
     [TW_OP_LINEAR_BWD_DATA] = {tw_own_linear_bwd_data, tw_own_linear_bwd_data_workspace, NULL},
     [TW_OP_LINEAR_BWD_WEIGHT] = {tw_own_linear_bwd_weight, tw_own_linear_bwd_weight_workspace,
@@ -59,14 +59,17 @@ typedef struct own_state {
     int vector, residual;
 } own_state;
 
-tw_status tw_own_done(const tw_own_call *call, twk_status status) {
+tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text) {
     static const tw_status of[] = {[TWK_OK] = TW_OK,
                                    [TWK_BAD_ARGUMENT] = TW_ERROR_INTERNAL,
                                    [TWK_UNSUPPORTED] = TW_ERROR_UNSUPPORTED,
                                    [TWK_LAUNCH_FAILED] = TW_ERROR_DEVICE};
     if (status == TWK_OK) return TW_OK;
-    return tw_fail(call->backend->ctx, of[status], "%s: %s", tw_op_name(call->op.kind),
-                   twk_error_text());
+    return tw_fail(call->backend->ctx, of[status], "%s: %s", tw_op_name(call->op.kind), text);
+}
+
+tw_status tw_own_done(const tw_own_call *call, twk_status status) {
+    return tw_own_result(call, status, status == TWK_OK ? "" : twk_error_text());
 }
 
 twk_noise tw_own_noise(const void *rng) {
@@ -82,9 +85,8 @@ float tw_own_probability(double p) {
     return (float)(ceil(p * 0x1p24) * 0x1p-24);
 }
 
-/* The operands' addresses by slot; without slots `address` for all. */
-static void place(const own_state *s, tw_own_call *call, void *const *slots, uintptr_t address) {
-#define TW_AT(slot) ((slot) < 0 ? NULL : slots ? slots[slot] : (void *)address)
+static void place(const own_state *s, tw_own_call *call, void *const *slots) {
+#define TW_AT(slot) ((slot) < 0 ? NULL : slots[slot])
     for (int i = 0; i < call->op.n_in; i++) call->op.in[i] = TW_AT(s->in[i]);
     for (int i = 0; i < call->op.n_out; i++) call->op.out[i] = TW_AT(s->out[i]);
     call->vector = TW_AT(s->vector);
@@ -96,7 +98,7 @@ static tw_status own_run(const tw_kernel *kernel, tw_backend *backend, void *con
                          void *workspace) {
     const own_state *s = kernel->state;
     tw_own_call call = s->call;
-    place(s, &call, slots, 0);
+    place(s, &call, slots);
     call.backend = backend;
     call.stream = tw_cuda_of(backend)->stream;
     call.workspace = workspace;
@@ -112,9 +114,19 @@ static tw_status refuse(tw_backend *backend, const tw_region_op *op, const char 
     return tw_fail(backend->ctx, TW_ERROR_UNSUPPORTED, "%s: %s", tw_op_name(op->kind), why);
 }
 
+/* In the place of addresses their alignment: launchers make more or less of them by it. */
+static void place_alignments(const tw_region *region, own_state *s, int unknown) {
+    void *slots[TW_REGION_MAX_SLOTS];
+    for (int i = 0; i < region->n_slots; i++) {
+        const int known = region->slots[i].alignment;
+        slots[i] = (void *)(uintptr_t)(known ? known : unknown);
+    }
+    place(s, &s->call, slots);
+}
+
 /* The product of a claim by its own operands, with those of what is claimed with it. */
-static tw_status describe(tw_backend *backend, const tw_region *region, const tw_own_fused *f,
-                          own_state *s) {
+static tw_status describe(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
+                          const tw_own_fused *f, own_state *s) {
     const tw_region_op *op = &region->ops[f->product];
     bool is_double = false;
     tw_region alone = *region;
@@ -134,39 +146,44 @@ static tw_status describe(tw_backend *backend, const tw_region *region, const tw
     s->call.backend = backend;
     s->entry = &entries[op->kind];
     if (!s->entry->run) return refuse(backend, op, "there is no kernel for it");
+    place_alignments(region, s, 256);
     const char *why = s->entry->refuse ? s->entry->refuse(&s->call) : NULL;
     return why ? refuse(backend, op, why) : TW_OK;
 }
 
-static size_t workspace_of(own_state *s) {
+static size_t workspace_of(const tw_region *region, own_state *s) {
     size_t most = 0;
     if (!s->entry->workspace) return 0;
-    /* What a launcher makes of addresses depends on their alignment. */
-    for (uintptr_t address = 4; address <= 256; address *= 64) { /* 4 and 256 */
-        place(s, &s->call, NULL, address);
+    for (int unknown = 4; unknown <= 256; unknown *= 64) { /* 4 and 256 */
+        place_alignments(region, s, unknown);
         const size_t bytes = s->entry->workspace(&s->call);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
+                         const tw_own_fused *f, tw_kernel *kernel) {
     TW_TRY(backend->begin(backend)); /* launchers ask which device this is */
     own_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
-    const tw_own_fused f = tw_own_fuse(region);
-    const tw_status status = describe(backend, region, &f, s);
+    const tw_status status = describe(entries, backend, region, f, s);
     if (status != TW_OK) {
         tw_free(backend->ctx, s);
         return status;
     }
-    s->call.workspace_bytes = kernel->workspace = workspace_of(s);
+    s->call.workspace_bytes = kernel->workspace = workspace_of(region, s);
     kernel->run = own_run;
     kernel->destroy = own_destroy;
     kernel->state = s;
-    kernel->claimed = f.claimed;
+    kernel->claimed = f->claimed;
     backend->end(backend);
     return TW_OK;
+}
+
+static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
+    const tw_own_fused f = tw_own_fuse(region);
+    return tw_own_prepare(own_entries, backend, region, &f, kernel);
 }
 
 const tw_provider tw_provider_own = {"own", own_prepare};

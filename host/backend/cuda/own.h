@@ -39,7 +39,12 @@ typedef struct tw_own_entry {
     const char *(*refuse)(const tw_own_call *call);
 } tw_own_entry;
 
-/* A launcher's status as ours, with its text. */
+/* Prepares the claim `f`, whose product or only operation is done by its kind's entry. */
+tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
+                         const tw_own_fused *f, tw_kernel *kernel);
+
+/* A launcher's status as ours, with its text; tw_own_done: that of the kernels. */
+tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text);
 tw_status tw_own_done(const tw_own_call *call, twk_status status);
 
 #define TW_OWN_TRY(call, launch) TW_TRY(tw_own_done(call, launch))
@@ -51,6 +56,13 @@ twk_noise tw_own_noise(const void *rng);
 const uint32_t *tw_own_step(const void *rng);
 /* The float32 for which `uniform < p` decides as it does for p: uniforms are multiples of 2^-24. */
 float tw_own_probability(double p);
+
+/* What the launchers are called with. */
+twk_gemm_args tw_own_linear_args(const tw_own_call *call);
+tw_status tw_own_linear_sums(const tw_own_call *call); /* the bias' gradient, after the product */
+size_t tw_own_linear_sums_workspace(const tw_own_call *call);
+twk_conv_args tw_own_conv2d_args(const tw_own_call *call);
+twk_attention_args tw_own_attention_args(const tw_own_call *call);
 
 /* One or more families a file. */
 tw_status tw_own_linear(const tw_own_call *call);

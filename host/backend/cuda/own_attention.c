@@ -51,6 +51,10 @@ static twk_attention_args backward(const tw_own_call *c) {
     return a;
 }
 
+twk_attention_args tw_own_attention_args(const tw_own_call *c) {
+    return c->op.kind == TW_OP_ATTENTION ? forward(c) : backward(c);
+}
+
 tw_status tw_own_attention(const tw_own_call *c) {
     const twk_attention_args a = forward(c);
     return tw_own_done(c, twk_attention_forward(&a, c->stream));

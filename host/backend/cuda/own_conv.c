@@ -61,6 +61,12 @@ static twk_conv_args weight_gradient(const tw_own_call *c) {
     return a;
 }
 
+twk_conv_args tw_own_conv2d_args(const tw_own_call *c) {
+    return c->op.kind == TW_OP_CONV2D            ? forward(c)
+           : c->op.kind == TW_OP_CONV2D_BWD_DATA ? data_gradient(c)
+                                                 : weight_gradient(c);
+}
+
 tw_status tw_own_conv2d(const tw_own_call *c) {
     const twk_conv_args a = forward(c);
     return tw_own_done(c, twk_conv_forward(&a, c->stream));

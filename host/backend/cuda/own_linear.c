@@ -45,6 +45,12 @@ static twk_gemm_args weight_gradient(const tw_own_call *c) {
     return a;
 }
 
+twk_gemm_args tw_own_linear_args(const tw_own_call *c) {
+    return c->op.kind == TW_OP_LINEAR            ? forward(c)
+           : c->op.kind == TW_OP_LINEAR_BWD_DATA ? data_gradient(c)
+                                                 : weight_gradient(c);
+}
+
 static tw_status run(const tw_own_call *c, twk_gemm_args a) {
     a.workspace = c->workspace;
     a.workspace_bytes = c->workspace_bytes;
@@ -69,19 +75,22 @@ size_t tw_own_linear_bwd_data_workspace(const tw_own_call *c) {
     return twk_gemm_workspace(&a);
 }
 
-/* Of the bias' gradient, which follows when the product is done. */
-static size_t sums_workspace(const tw_own_call *c) {
+size_t tw_own_linear_sums_workspace(const tw_own_call *c) {
     return twk_column_sums_workspace(1, c->op.dim['.'], c->op.dim['O']);
 }
 
 size_t tw_own_linear_bwd_weight_workspace(const tw_own_call *c) {
     const twk_gemm_args a = weight_gradient(c);
-    const size_t product_bytes = twk_gemm_workspace(&a), sums = sums_workspace(c);
+    const size_t product_bytes = twk_gemm_workspace(&a), sums = tw_own_linear_sums_workspace(c);
     return product_bytes > sums ? product_bytes : sums;
 }
 
 tw_status tw_own_linear_bwd_weight(const tw_own_call *c) {
     TW_TRY(run(c, weight_gradient(c)));
+    return tw_own_linear_sums(c);
+}
+
+tw_status tw_own_linear_sums(const tw_own_call *c) {
     if (c->op.n_out < 2 || !c->op.out[1]) return TW_OK;
     const twk_column_sums_args sums = {.batch = 1,
                                        .pixels = c->op.dim['.'],

@@ -71,6 +71,9 @@ typedef struct tw_cuda_runtime {
     tw_cuda_result (*capture_end)(tw_cuda_stream stream, tw_cuda_graph *out);
     tw_cuda_result (*graph_launch)(tw_cuda_graph graph, tw_cuda_stream stream);
     tw_cuda_result (*graph_destroy)(tw_cuda_graph graph);
+
+    /* Files of NVIDIA's libraries; NULL: as the loader finds them. */
+    const char *cudnn, *cublaslt;
 } tw_cuda_runtime;
 
 /* The machine's own. */

@@ -207,14 +207,18 @@ EXPORT cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc
     const fake::Engine *const e = engine_of(algo);
     if (!e || e->breaks || bytes < e->workspace || (e->workspace && !workspace))
         return CUBLAS_STATUS_EXECUTION_FAILED;
-    if (e->workspace) memset(workspace, 0xff, e->workspace);
     fake::State &s = *fake_state();
     s.executed++;
     s.engine = e->index;
     s.stream = stream;
     s.clock += e->milliseconds;
-    const bool ok = multiply(*as<Desc>(desc), *as<Layout>(la), *as<Layout>(lb), *as<Layout>(lc),
-                             *as<Layout>(ld), a, b, c, d, *static_cast<const float *>(alpha),
-                             *static_cast<const float *>(beta), e->wrong ? 1.5 : 1);
+    const auto call = [=, of = *as<Desc>(desc), fa = *as<Layout>(la), fb = *as<Layout>(lb),
+                       fc = *as<Layout>(lc), fd = *as<Layout>(ld), by = *e,
+                       times = *static_cast<const float *>(alpha),
+                       plus = *static_cast<const float *>(beta)] {
+        if (by.workspace) memset(workspace, 0xff, by.workspace);
+        return multiply(of, fa, fb, fc, fd, a, b, c, d, times, plus, by.wrong ? 1.5 : 1);
+    };
+    const bool ok = s.later ? s.later(stream, call) : call();
     return ok ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }

@@ -398,17 +398,23 @@ EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t, cudnnBackendDescriptor_t
     void *const workspace = as(pack)->one<void *>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, nullptr);
     if (e.breaks || uids.size() != addresses.size() || (e.workspace && !workspace))
         return fail(CUDNN_STATUS_EXECUTION_FAILED, "it does not run");
-    if (e.workspace) memset(workspace, 0xff, e.workspace);
     fake::State &s = *fake_state();
     s.executed++;
     s.engine = e.index;
     s.clock += e.milliseconds;
-    Run run;
-    run.factor = e.wrong ? 1.5 : 1;
-    for (size_t i = 0; i < uids.size(); i++) run.address[uids[i]] = addresses[i];
+    Run made;
+    made.factor = e.wrong ? 1.5 : 1;
+    for (size_t i = 0; i < uids.size(); i++) made.address[uids[i]] = addresses[i];
     const Descriptor *const graph = as(plan)
                                         ->part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)
                                         ->part(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
-    for (const auto &op : graph->parts.at(CUDNN_ATTR_OPERATIONGRAPH_OPS)) execute(run, op.get());
-    return run.ok ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM, "operands do not fit");
+    const auto ops = graph->parts.at(CUDNN_ATTR_OPERATIONGRAPH_OPS);
+    const auto call = [=, bytes = e.workspace] {
+        if (bytes) memset(workspace, 0xff, bytes);
+        Run run = made;
+        for (const auto &op : ops) execute(run, op.get());
+        return run.ok;
+    };
+    const bool ok = s.later ? s.later(s.stream, call) : call();
+    return ok ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM, "operands do not fit");
 }

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 namespace fake {
 
@@ -34,6 +35,8 @@ struct State {
     size_t limit = 0;      // of workspace, as the last wish said it
     uint32_t sums = 0;     // the schemes of split sums it allowed
     uint32_t alignment[4]; // of a, b, c, d
+    // Executes in the stream's order; null: at once.
+    bool (*later)(void *stream, std::function<bool()> call) = nullptr;
 };
 
 } // namespace fake
