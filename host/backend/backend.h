@@ -53,6 +53,8 @@ void tw_backend_plan_only(tw_backend *backend);
 /* Makes the CPU backend. `provider` is "auto" or the name of the only provider wanted. */
 tw_status tw_backend_cpu_create(tw_context *ctx, int threads, const char *provider,
                                 tw_backend **out);
+/* Whether a provider of this name is a GPU's, in builds without one too. */
+bool tw_backend_is_of_cuda(const char *provider);
 /* Whether this build has the backend below. */
 extern const bool tw_backend_has_cuda;
 /* Makes the first GPU's. TW_ERROR_DEVICE without one that serves, or in a build without CUDA. */

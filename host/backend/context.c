@@ -6,7 +6,8 @@
 #include "core/context.h"
 #include "core/threads.h"
 
-/* AUTO takes a GPU where there is one that serves, unless a provider of the CPU is asked for. */
+/* AUTO takes a GPU where there is one that serves, unless a provider of the CPU is asked for. It
+ * takes nothing else where one of a GPU is. */
 static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
     const int threads = o->threads ? o->threads : tw_threads_available();
     const char *provider = o->provider ? o->provider : "auto";
@@ -18,9 +19,15 @@ static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
     }
     if (o->device == TW_DEVICE_AUTO && strncmp(provider, "cpu-", 4) != 0) {
         if (tw_backend_cuda_create(ctx, threads, provider, &ctx->backend) == TW_OK) return TW_OK;
+        if (tw_backend_is_of_cuda(provider))
+            return tw_fail(ctx, TW_ERROR_DEVICE, "provider %s: %s; use auto", provider, ctx->error);
         tw_log(ctx, TW_LOG_INFO, "running on the CPU: %s", ctx->error);
     }
     return tw_backend_cpu_create(ctx, threads, provider, &ctx->backend);
+}
+
+bool tw_backend_is_of_cuda(const char *provider) {
+    return !strcmp(provider, "own") || !strcmp(provider, "cudnn");
 }
 
 tw_status tw_context_create(const tw_context_options *options, tw_context **out) {

@@ -41,7 +41,7 @@ static const cli_option options[] = {
     {"replay", CLI_TEXT, "FILE:ROW", 0, 0, NULL,
      "measure this row of such a file again; options given stand over the row's"},
     CLI_GROUP("Machine"),
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
+    CLI_DEVICE_ROWS,
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 

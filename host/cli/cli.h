@@ -20,7 +20,15 @@ int cli_usage(const char *format, ...) TW_PRINTF(1, 2);
 /* The line of a failed call; 130 if it was cancelled. */
 int cli_fail_status(const tw_context *ctx, tw_status status);
 
-/* A context from --device and --threads. */
+/* The options of every command that calculates. */
+#define CLI_DEVICE_ROWS                                                                            \
+    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"}, {                   \
+        "provider", CLI_CHOICE, "auto|own|cudnn", 0, 0, "auto",                                    \
+            "whose kernels a GPU runs: this program's own, or cuDNN's and cuBLASLt's where they "  \
+            "can"                                                                                  \
+    }
+
+/* A context from --device, --provider and --threads. */
 int cli_context(const cli_args *args, tw_context **out);
 
 /* The commands, in the order of the help; null past the last. */

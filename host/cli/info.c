@@ -30,7 +30,7 @@ static const cli_option options[] = {
     {"memory", CLI_TEXT, "SIZE", 0, 0, NULL,
      "what the batch must fit, such as 8G or 500M [the memory that the device has]"},
     CLI_GROUP("Machine"),
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
+    CLI_DEVICE_ROWS,
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 

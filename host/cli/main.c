@@ -75,6 +75,10 @@ static void log_line(void *user, tw_log_level level, const char *text) {
 int cli_context(const cli_args *args, tw_context **out) {
     static const tw_device devices[] = {TW_DEVICE_AUTO, TW_DEVICE_CPU, TW_DEVICE_CUDA};
     tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
+    options.provider = cli_text(args, "provider");
+    if (cli_choice(args, "device") == 1 && cli_choice(args, "provider") != 0)
+        return cli_usage("--provider: %s belongs to a GPU; expected auto with --device cpu",
+                         options.provider);
     options.device = devices[cli_choice(args, "device")];
     options.threads = (int)cli_int(args, "threads");
     options.log = log_line;

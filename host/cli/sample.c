@@ -55,7 +55,7 @@ static const cli_option options[] = {
     CLI_GROUP("Machine"),
     {"max-batch", CLI_INT, "N", 1, 1048576, NULL,
      "samples at a time, to save memory; changes no sample [64 images, 4096 points]"},
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
+    CLI_DEVICE_ROWS,
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 

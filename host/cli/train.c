@@ -81,7 +81,7 @@ static const cli_option options[] = {
      "done twice"},
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
     CLI_GROUP("Machine"),
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},
+    CLI_DEVICE_ROWS,
     {"precision", CLI_CHOICE, "fp32", 0, 0, "fp32", "numbers that the network computes with"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",

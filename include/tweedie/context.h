@@ -45,7 +45,8 @@ typedef struct tw_context_options {
     tw_log_level log_level;        /* nothing less important is reported */
     const tw_allocator *allocator; /* null: the C library; copied */
     const char
-        *provider; /* "auto", or the name of the only provider to use, such as "cpu-reference" */
+        *provider; /* "auto", or the name of the one to use, such as "cpu-reference", "own" (a GPU's
+                    * kernels) or "cudnn" (and cuBLASLt; what these cannot, the kernels do) */
     int poison;    /* nonzero: fill dead plan memory with NaN, to find lifetime mistakes */
 } tw_context_options;
 

@@ -145,4 +145,5 @@ TEST_F(Info, NamesWhatIsWrongWithAModel) {
 TEST_F(Info, RefusesADeviceThatIsNotThere) {
     if (tw_context_device(ctx) == TW_DEVICE_CUDA) GTEST_SKIP() << "there is a GPU";
     fails(1, {"info", "--device", "cuda"}, {"device cuda", "use auto or cpu"});
+    fails(1, {"info", "--provider", "own"}, {"provider own", "use auto"});
 }

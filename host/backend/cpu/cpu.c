@@ -81,6 +81,9 @@ static tw_status choose_providers(tw_context *ctx, const char *name, const tw_pr
     static const char known[] = "auto, cpu-fast or cpu-reference (this build has no oneDNN)";
 #endif
     if (automatic || !strcmp(name, tw_provider_cpu_fast.name)) list[n++] = &tw_provider_cpu_fast;
+    if (tw_backend_is_of_cuda(name))
+        return tw_fail(ctx, TW_ERROR_ARGUMENT, "provider: %s belongs to a GPU; the CPU has %s",
+                       name, known);
     if (!automatic && !n && strcmp(name, tw_provider_cpu_reference.name) != 0)
         return tw_fail(ctx, TW_ERROR_ARGUMENT, "provider: expected %s, got \"%s\"", known, name);
     list[n++] = &tw_provider_cpu_reference; /* the only one that can do everything */

@@ -136,11 +136,11 @@ static const std::vector<Use> bench_uses = {
          EXPECT_NE(again.out.find("row 2 of bench.jsonl had"), std::string::npos) << again.out;
      }},
     {"bench",
-     {"device", "threads"},
+     {"device", "provider", "threads"},
      [](EveryOption &t) {
          t.make_models();
-         const BenchLines b(t,
-                            {"sample", "--model", "points", "--device", "cpu", "--threads", "2"});
+         const BenchLines b(t, {"sample", "--model", "points", "--device", "cpu", "--provider",
+                                "auto", "--threads", "2"});
          EXPECT_EQ(b.text(0, "device"), "\"CPU, 2 threads\"");
          EXPECT_EQ(b.number(0, "threads"), 2);
      }},
@@ -193,5 +193,11 @@ static const std::vector<Misuse> bench_misuses = {
     {"bench", "replay", {"--replay", "points.json"}, 2, "expected FILE:ROW"},
     {"bench", "replay", {"--replay", "absent:1"}, 1, "absent"},
     {"bench", "device", {"train", "--device", "gpu"}, 2, "auto, cpu or cuda"},
+    {"bench", "provider", {"train", "--provider", "onednn"}, 2, "auto, own or cudnn"},
+    {"bench",
+     "provider",
+     {"train", "--model", "points", "--device", "cpu", "--provider", "own"},
+     2,
+     "expected auto with --device cpu"},
     {"bench", "threads", {"train", "--threads", "two"}, 2, "a whole number from 0 to 1024"},
 };

@@ -111,13 +111,13 @@ static const std::vector<Use> sample_uses = {
                    t.sampled("points", {"--seed", "5"}).values);
      }},
     {"sample",
-     {"max-batch", "device", "threads"},
+     {"max-batch", "device", "provider", "threads"},
      [](EveryOption &t) {
          t.make_models();
          auto head = [&](const char *batch) {
-             const Result r =
-                 t.works({"sample", "--model", "images", "--out", "a.npy", "--steps", "2", "--n",
-                          "8", "--max-batch", batch, "--device", "cpu", "--threads", "3"});
+             const Result r = t.works({"sample", "--model", "images", "--out", "a.npy", "--steps",
+                                       "2", "--n", "8", "--max-batch", batch, "--device", "cpu",
+                                       "--provider", "auto", "--threads", "3"});
              return r.out.substr(0, r.out.find('\n'));
          };
          EXPECT_NE(head("1").find("CPU, 3 threads"), std::string::npos) << head("1");
@@ -194,5 +194,11 @@ static const std::vector<Misuse> sample_misuses = {
      "expected the shape"},
     {"sample", "max-batch", {"--max-batch", "0"}, 2, "a whole number from 1 to 1048576"},
     {"sample", "device", {"--device", "tpu"}, 2, "auto, cpu or cuda"},
+    {"sample", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
+    {"sample",
+     "provider",
+     {"--model", "points", "--out", "a.npy", "--device", "cpu", "--provider", "own"},
+     2,
+     "expected auto with --device cpu"},
     {"sample", "threads", {"--threads", "-2"}, 2, "a whole number from 0 to 1024"},
 };

@@ -245,14 +245,16 @@ static const std::vector<Use> train_uses = {
          EXPECT_EQ(t.last.out, t.read(run + "/metrics.jsonl"));
      }},
     {"train",
-     {"device", "precision", "threads"},
+     {"device", "provider", "precision", "threads"},
      [](EveryOption &t) {
          t.make_configs();
          const std::string run =
-             t.trained("points.json", {"--device", "cpu", "--precision", "fp32", "--threads", "2"});
+             t.trained("points.json", {"--device", "cpu", "--provider", "auto", "--precision",
+                                       "fp32", "--threads", "2"});
          const std::string head = t.last.out.substr(0, t.last.out.find('\n'));
          EXPECT_NE(head.find("CPU, 2 threads, fp32"), std::string::npos) << head;
          EXPECT_EQ(t.kept(run, "threads"), "2");
+         EXPECT_EQ(t.kept(run, "provider"), "\"auto\"");
      }},
 };
 
@@ -326,5 +328,11 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
     {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32"},
     {"train", "recompute", {"--recompute", "all"}, 2, "none, norms or blocks"},
+    {"train", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
+    {"train",
+     "provider",
+     {"--config", "points.json", "--out", "a", "--device", "cpu", "--provider", "own"},
+     2,
+     "expected auto with --device cpu"},
     {"train", "threads", {"--threads", "two"}, 2, "a whole number from 0 to 1024"},
 };
