@@ -20,7 +20,7 @@ configure: packages
 build: configure
 	cmake --build $(BUILD) -j $(JOBS)
 
-# What a user needs: the libraries and the command, without tests and kernels.
+# What a user needs: the libraries and the command, with the kernels where nvcc is, without tests.
 command: configure
 	cmake --build $(BUILD) -j $(JOBS) --target tweedie tweedie_shared tweedie_static
 
