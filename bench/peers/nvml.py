@@ -7,7 +7,7 @@ class Gpu:
     """The GPU that programs see first. `Gpu.open()` gives None where there is none."""
 
     def __init__(self, library):
-        self.library, self.handle = library, ctypes.c_void_p()
+        self.nvml, self.handle = library, ctypes.c_void_p()
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         if first.isdigit():
             self.call("DeviceGetHandleByIndex_v2", ctypes.c_uint(int(first)),
@@ -26,7 +26,7 @@ class Gpu:
             return None
 
     def call(self, function, *arguments):
-        status = getattr(self.library, "nvml" + function)(*arguments)
+        status = getattr(self.nvml, "nvml" + function)(*arguments)
         if status != 0:
             raise RuntimeError(f"nvml{function}: {status}")
 
