@@ -1,7 +1,10 @@
 /* What an operation is: its kind, its attributes, and the contract of its operands.
  *
  * Layout is N,H,W,C ("..." stands for the spatial axes, which may be none, one or two). R is the
- * plan's precision (float32, or float64 in the oracle build). [x?] marks an operand that may be
+ * plan's precision: float32, bfloat16 or float16 (or float64 in the oracle build), in which tensors
+ * are stored; sums are float32 or more. S is float32, float64 with an R of float64: biases and
+ * factors of channels, statistics, losses, gradients of parameters, times, a sampler's state and
+ * the optimizer's. What has no letter is R. [x?] marks an operand that may be
  * absent. "+=" marks an output that is accumulated into (gradients of parameters), "inout" one that
  * is both read and written in place; every other output is overwritten.
  *
@@ -20,21 +23,21 @@
 #define TW_OP_MAX_OUT 8
 
 typedef enum tw_op_kind {
-    /* y[M,N] = x[M,K] w[N,K]^T + b[N].  in: x (leading axes flattened), w, [b?]; out: y */
+    /* y[M,N] = x[M,K] w[N,K]^T + b[N], b S.  in: x (leading axes flattened), w, [b?]; out: y */
     TW_OP_LINEAR,
     /* in: dy, w; out: dx */
     TW_OP_LINEAR_BWD_DATA,
-    /* in: x, dy; out: dw +=, [db? +=] */
+    /* in: x, dy; out: dw S +=, [db? S +=] */
     TW_OP_LINEAR_BWD_WEIGHT,
-    /* x[N,H,W,C], w[O,KH,KW,C], b[O]; attr.conv.  in: x, w, [b?]; out: y[N,H',W',O] */
+    /* x[N,H,W,C], w[O,KH,KW,C], b S[O]; attr.conv.  in: x, w, [b?]; out: y[N,H',W',O] */
     TW_OP_CONV2D,
     /* in: dy, w; out: dx */
     TW_OP_CONV2D_BWD_DATA,
-    /* in: x, dy; out: dw +=, [db? +=] */
+    /* in: x, dy; out: dw S +=, [db? S +=] */
     TW_OP_CONV2D_BWD_WEIGHT,
     /* u = gamma (x - mean) rstd + beta; with ss[N,2C] = (s, b): u = u (1 + s) + b; y = silu(u) if
      * attr.norm.silu.  in: x[N,...,C], gamma[C], beta[C], [ss?]; out: y, mean[N,G], rstd[N,G]
-     * (both of the plan's precision; variance is the biased one) */
+     * (variance is the biased one); gamma, beta, their gradients, mean and rstd are S */
     TW_OP_GROUP_NORM,
     /* in: dy, x, gamma, beta, [ss?], mean, rstd; out: dx, dgamma +=, dbeta +=, [dss?] */
     TW_OP_GROUP_NORM_BWD,
@@ -51,7 +54,7 @@ typedef enum tw_op_kind {
     /* v[n,c] = sum over the spatial axes of x[n,...,c].  in: x; out: v */
     TW_OP_SUM_SPATIAL,
     /* y[n,...] = x[n,...] s[n], or x[n,...] / s[n] if attr.per_sample.divide.  s is never
-     * differentiated.  in: x, s[N]; out: y */
+     * differentiated.  in: x, s S[N]; out: y */
     TW_OP_PER_SAMPLE_SCALE,
     /* joins 2..8 tensors along the last axis.  in: x0.. ; out: y */
     TW_OP_CONCAT,
@@ -69,25 +72,25 @@ typedef enum tw_op_kind {
     /* y[n,:] = table[index[n],:].  in: table[V,D], index i32[N]; out: y[N,D] (an index outside
      * 0..V-1 gives NaN in y and is skipped in the gradient) */
     TW_OP_EMBEDDING,
-    /* in: dy[N,D], index i32[N]; out: dtable[V,D] += */
+    /* in: dy[N,D], index i32[N]; out: dtable S[V,D] += */
     TW_OP_EMBEDDING_BWD,
     /* angle = scale t f_i, f_i = exp(-ln(max_period) i / (half - freq_shift)), i < half = dim / 2;
      * y = [sin, cos], or [cos, sin] if flip; one zero is appended for an odd dim.  attr.time.
-     * in: t R[N]; out: y[N,dim] */
+     * in: t S[N]; out: y[N,dim] */
     TW_OP_TIME_EMBED,
     /* angle = 2 pi log(t) w (log taken if attr.time.log); y = [sin, cos], or [cos, sin] if flip.
-     * in: t R[N], w[D]; out: y[N,2D] */
+     * in: t S[N], w S[D]; out: y[N,2D] */
     TW_OP_FOURIER_EMBED,
     /* y = softmax(scale q k^T) v per head.  attr.attention.  Keys at or past length[n] are masked
      * out.  in: q[N,Tq,C], k[N,Tk,C], v[N,Tk,C], [length? i32[N]]; out: y[N,Tq,C],
-     * lse[N,heads,Tq] (log of the sum of exponentials) */
+     * lse S[N,heads,Tq] (log of the sum of exponentials) */
     TW_OP_ATTENTION,
     /* in: dy, q, k, v, y, lse, [length?]; out: dq, dk, dv */
     TW_OP_ATTENTION_BWD,
     /* per_sample[n] = w[n] mean over elements (p - t)^2; loss[0] = mean over n of per_sample.
-     * in: p[N,...], t[N,...], [w? R[N]]; out: loss R[1], per_sample R[N] */
+     * in: p[N,...], t S[N,...], [w? S[N]]; out: loss S[1], per_sample S[N] */
     TW_OP_MSE,
-    /* dp = dloss[0] 2 w[n] (p - t) / (N E).  in: dloss R[1], p, t, [w?]; out: dp */
+    /* dp = dloss[0] 2 w[n] (p - t) / (N E).  in: dloss S[1], p, t, [w?]; out: dp */
     TW_OP_MSE_BWD,
     /* every element = attr.fill.value.  out: y */
     TW_OP_FILL,
@@ -110,31 +113,33 @@ typedef enum tw_op_kind {
     TW_OP_FLIP,
     /* x_t = sqrt(A) x0 + sqrt(1-A) e, e ~ N(0,I) of TW_PURPOSE_TRAIN_NOISE;
      * target = e (epsilon), x0 (sample), sqrt(A) e - sqrt(1-A) x0 (v).  attr.diffusion.prediction;
-     * table R[T,2] holds A_t and 1 - A_t.  in: x0[N,...], t i32[N], table, rng; out: x_t, target */
+     * table S[T,2] holds A_t and 1 - A_t.  in: x0 S[N,...], t i32[N], table, rng; out: x_t, target
+     * S */
     TW_OP_FORWARD_NOISE,
     /* The sampler's update in place; see diffusion/coefficients.h for the rows of `table`
      * f32[S, TW_COEF_WIDTH]: row rng[2] is used, and noise is TW_PURPOSE_SAMPLER's of step rng[2].
      * attr.update.  m has 2C channels with learned_range.  Guidance: m = m_u + w (m_c - m_u), m_c
      * is `m`; the variance's channels are m_c's.  limit[N] is the dynamic threshold's s. in: m,
-     * [m_uncond?], table, rng, [limit?]; out: x inout f32[N,...], [x0?] */
+     * [m_uncond?], table, rng, [limit?]; out: x inout S[N,...], [x0? S] */
     TW_OP_SAMPLER_UPDATE,
     /* s[n] = clamp(quantile_q |x0|, 1, max) of the x0 that SAMPLER_UPDATE would predict.
-     * in: x, m, [m_uncond?], table, rng; out: limit[N] */
+     * in: x S, m, [m_uncond?], table, rng; out: limit S[N] */
     TW_OP_THRESHOLD,
-    /* y[n] = table[rng[2], attr.row.column].  in: table f32[S, TW_COEF_WIDTH], rng; out: y R[N] */
+    /* y[n] = table[rng[2], attr.row.column].  in: table f32[S, TW_COEF_WIDTH], rng; out: y S[N] */
     TW_OP_STEP_TIME,
     /* rng[2] += 1.  out: rng inout */
     TW_OP_NEXT_STEP,
 
-    /* norm[0] = sqrt(sum g^2), accumulated in double.  in: g R[P]; out: norm R[1] */
+    /* norm[0] = sqrt(sum g^2), accumulated in double.  in: g S[P]; out: norm S[1] */
     TW_OP_GLOBAL_NORM,
-    /* One AdamW step with decoupled decay on flat vectors, and EMA.  hyper R[TW_HYPER_COUNT], see
+    /* One AdamW step with decoupled decay on flat vectors, and EMA.  hyper S[TW_HYPER_COUNT], see
      * tw_hyper.  count i64[2] = {updates, skipped}: a norm that is not finite changes nothing but
      * `skipped`.  t = updates + 1; g' = g min(1, clip / norm) (clip 0: none);
      * m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2;
      * p -= lr (wd p + (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps));
      * d = min(ema_decay, t / (9 + t)) if warm-up, else ema_decay; e = d e + (1-d) p.
-     * in: g, norm, hyper; out: p inout, m inout, v inout, count inout, [ema? inout] */
+     * copy is p in bfloat16 or float16. All else is S. in: g, norm, hyper; out: p inout, m inout,
+     * v inout, count inout, [ema? inout], [copy?] (left as it is with everything else) */
     TW_OP_ADAMW,
     TW_OP_COUNT
 } tw_op_kind;

@@ -34,6 +34,7 @@ typedef struct tw_region_op {
 
 typedef struct tw_region {
     int n_ops, n_slots;
+    bool tf32; /* operands of float32 products may be rounded to tf32 */
     tw_region_op ops[TW_REGION_MAX_OPS];
     tw_slot slots[TW_REGION_MAX_SLOTS];
 } tw_region;

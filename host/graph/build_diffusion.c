@@ -45,7 +45,7 @@ tw_value tw_build_step_time(tw_plan *plan, tw_value table, tw_value rng, int64_t
                  "a table of rows and rng int64[4]"))
         return TW_NONE;
     tw_op_attr attr = {.row = {column}};
-    tw_value out = tw_plan_new(plan, (tw_desc){plan->precision, 1, {n, 0, 0, 0}});
+    tw_value out = tw_plan_new(plan, (tw_desc){plan->wide, 1, {n, 0, 0, 0}});
     tw_plan_emit(plan, TW_OP_STEP_TIME, &attr, 2, (tw_value[]){table, rng}, 1, &out);
     return out;
 }
@@ -161,12 +161,13 @@ void tw_build_forward_noise(tw_plan *plan, tw_value x0, tw_value t, tw_value tab
     if (!require(plan, TW_OP_FORWARD_NOISE,
                  is_rng(plan, rng) && d->rank >= 2 && dt->dtype == TW_I32 && dt->rank == 1 &&
                      dt->dim[0] == d->dim[0] && table_desc->rank == 2 && table_desc->dim[1] == 2 &&
-                     table_desc->dtype == plan->precision,
-                 "t int32[N], a table [T,2] and rng int64[4]"))
+                     d->dtype == plan->wide && table_desc->dtype == plan->wide,
+                 "x0 and a table [T,2] in full, t int32[N] and rng int64[4]"))
         return;
-    tw_desc shape = *d; /* tw_plan_new may move the values */
+    tw_desc noisy = *d, wide = *d; /* tw_plan_new may move the values */
+    noisy.dtype = plan->precision;
     tw_op_attr attr = {.diffusion = {prediction}};
-    tw_value out[2] = {tw_plan_new(plan, shape), tw_plan_new(plan, shape)};
+    tw_value out[2] = {tw_plan_new(plan, noisy), tw_plan_new(plan, wide)};
     tw_plan_emit(plan, TW_OP_FORWARD_NOISE, &attr, 4, in, 2, out);
     *x_t = out[0];
     *target = out[1];
@@ -174,23 +175,23 @@ void tw_build_forward_noise(tw_plan *plan, tw_value x0, tw_value t, tw_value tab
 
 tw_value tw_build_global_norm(tw_plan *plan, tw_value g) {
     if (!have(plan, TW_OP_GLOBAL_NORM, &g, 1)) return TW_NONE;
-    tw_value out = tw_plan_new(plan, (tw_desc){plan->precision, 1, {1, 0, 0, 0}});
+    tw_value out = tw_plan_new(plan, (tw_desc){plan->wide, 1, {1, 0, 0, 0}});
     tw_plan_emit(plan, TW_OP_GLOBAL_NORM, NULL, 1, &g, 1, &out);
     return out;
 }
 
 void tw_build_adamw(tw_plan *plan, tw_value g, tw_value norm, tw_value hyper, tw_value p,
-                    tw_value m, tw_value v, tw_value count, tw_value ema) {
-    tw_value in[] = {g, norm, hyper}, out[] = {p, m, v, count, ema};
-    if (!have(plan, TW_OP_ADAMW, in, 3) || !have(plan, TW_OP_ADAMW, out, 5)) return;
+                    tw_value m, tw_value v, tw_value count, tw_value ema, tw_value copy) {
+    tw_value in[] = {g, norm, hyper}, out[] = {p, m, v, count, ema, copy};
+    if (!have(plan, TW_OP_ADAMW, in, 3) || !have(plan, TW_OP_ADAMW, out, 6)) return;
     bool fits = tw_plan_desc(plan, hyper)->dim[0] == TW_HYPER_COUNT &&
                 tw_plan_desc(plan, count)->dtype == TW_I64;
     int64_t n = tw_desc_count(tw_plan_desc(plan, g));
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         if (out[i] == TW_NONE) continue;
         fits = fits && writable(plan, out[i]);
         if (i != 3) fits = fits && tw_desc_count(tw_plan_desc(plan, out[i])) == n;
     }
     if (require(plan, TW_OP_ADAMW, fits, "states of the gradient's length"))
-        tw_plan_emit(plan, TW_OP_ADAMW, NULL, 3, in, 5, out);
+        tw_plan_emit(plan, TW_OP_ADAMW, NULL, 3, in, 6, out);
 }

@@ -9,12 +9,13 @@ static bool have(tw_plan *plan, const char *what, const tw_value *v, int n) {
     return true;
 }
 
-/* True if `v` is a tensor of the plan's precision and this rank (-1: any). */
-static bool real_rank(tw_plan *plan, const char *what, const char *operand, tw_value v, int rank) {
+/* True if `v` is a tensor of one of these formats and of this rank (-1: any). */
+static bool tensor_of(tw_plan *plan, const char *what, const char *operand, tw_value v,
+                      tw_dtype dtype, tw_dtype or_dtype, int rank) {
     const tw_desc *d = tw_plan_desc(plan, v);
-    if (d->dtype != plan->precision) {
+    if (d->dtype != dtype && d->dtype != or_dtype) {
         tw_plan_fail(plan, TW_ERROR_ARGUMENT, "%s: %s is %s, expected %s", what, operand,
-                     tw_dtype_name(d->dtype), tw_dtype_name(plan->precision));
+                     tw_dtype_name(d->dtype), tw_dtype_name(dtype));
         return false;
     }
     if (rank >= 0 && d->rank != rank) {
@@ -25,6 +26,21 @@ static bool real_rank(tw_plan *plan, const char *what, const char *operand, tw_v
     return true;
 }
 
+/* Of the plan's precision. */
+static bool real_rank(tw_plan *plan, const char *what, const char *operand, tw_value v, int rank) {
+    return tensor_of(plan, what, operand, v, plan->precision, plan->precision, rank);
+}
+
+/* Of the wide format. */
+static bool wide_rank(tw_plan *plan, const char *what, const char *operand, tw_value v, int rank) {
+    return tensor_of(plan, what, operand, v, plan->wide, plan->wide, rank);
+}
+
+/* Of either. */
+static bool any_rank(tw_plan *plan, const char *what, const char *operand, tw_value v, int rank) {
+    return tensor_of(plan, what, operand, v, plan->precision, plan->wide, rank);
+}
+
 static bool extent(tw_plan *plan, const char *what, const char *operand, int64_t got,
                    int64_t want) {
     if (got == want) return true;
@@ -33,12 +49,19 @@ static bool extent(tw_plan *plan, const char *what, const char *operand, int64_t
     return false;
 }
 
-static bool same_shape(tw_plan *plan, const char *what, tw_value a, tw_value b) {
+static bool same_extents(tw_plan *plan, const char *what, tw_value a, tw_value b) {
     const tw_desc *x = tw_plan_desc(plan, a), *y = tw_plan_desc(plan, b);
-    bool same = x->rank == y->rank && x->dtype == y->dtype;
+    bool same = x->rank == y->rank;
     for (int i = 0; same && i < x->rank; i++) same = x->dim[i] == y->dim[i];
     if (!same) tw_plan_fail(plan, TW_ERROR_ARGUMENT, "%s: the operands' shapes differ", what);
     return same;
+}
+
+static bool same_shape(tw_plan *plan, const char *what, tw_value a, tw_value b) {
+    if (!same_extents(plan, what, a, b)) return false;
+    if (tw_plan_desc(plan, a)->dtype == tw_plan_desc(plan, b)->dtype) return true;
+    tw_plan_fail(plan, TW_ERROR_ARGUMENT, "%s: the operands' formats differ", what);
+    return false;
 }
 
 static int64_t last_dim(const tw_desc *d) {
@@ -58,7 +81,7 @@ tw_value tw_plan_linear(tw_plan *plan, tw_value x, tw_value w, tw_value b) {
     if (y.rank < 1) return tw_plan_fail(plan, TW_ERROR_ARGUMENT, "linear: x has rank 0");
     if (!extent(plan, what, "x's last extent", last_dim(&y), dw.dim[1])) return TW_NONE;
     if (b != TW_NONE &&
-        (!real_rank(plan, what, "b", b, 1) ||
+        (!wide_rank(plan, what, "b", b, 1) ||
          !extent(plan, what, "b's extent", tw_plan_desc(plan, b)->dim[0], dw.dim[0])))
         return TW_NONE;
     y.dim[y.rank - 1] = dw.dim[0];
@@ -75,7 +98,7 @@ tw_value tw_plan_conv2d(tw_plan *plan, tw_value x, tw_value w, tw_value b, tw_co
     tw_desc y = *tw_plan_desc(plan, x), k = *tw_plan_desc(plan, w);
     if (!extent(plan, what, "x's channel count", y.dim[3], k.dim[3])) return TW_NONE;
     if (b != TW_NONE &&
-        (!real_rank(plan, what, "b", b, 1) ||
+        (!wide_rank(plan, what, "b", b, 1) ||
          !extent(plan, what, "b's extent", tw_plan_desc(plan, b)->dim[0], k.dim[0])))
         return TW_NONE;
     if (o.stride < 1 || o.pad_top < 0 || o.pad_left < 0 || o.pad_bottom < 0 || o.pad_right < 0)
@@ -103,8 +126,8 @@ tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value 
     if (!have(plan, what, (tw_value[]){x, gamma, beta}, 3) ||
         (scale_shift != TW_NONE && !have(plan, what, &scale_shift, 1)))
         return TW_NONE;
-    if (!real_rank(plan, what, "x", x, -1) || !real_rank(plan, what, "gamma", gamma, 1) ||
-        !real_rank(plan, what, "beta", beta, 1))
+    if (!real_rank(plan, what, "x", x, -1) || !wide_rank(plan, what, "gamma", gamma, 1) ||
+        !wide_rank(plan, what, "beta", beta, 1))
         return TW_NONE;
     tw_desc d = *tw_plan_desc(plan, x);
     int64_t c = last_dim(&d);
@@ -123,7 +146,7 @@ tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value 
             return TW_NONE;
     }
     tw_op_attr attr = {.norm = {o.groups, o.silu != 0, o.eps}};
-    tw_desc stats = {plan->precision, 2, {d.dim[0], o.groups, 0, 0}};
+    tw_desc stats = {plan->wide, 2, {d.dim[0], o.groups, 0, 0}};
     tw_value out[3] = {tw_plan_new(plan, d), tw_plan_new(plan, stats), tw_plan_new(plan, stats)};
     tw_plan_emit(plan, TW_OP_GROUP_NORM, &attr, 4, (tw_value[]){x, gamma, beta, scale_shift}, 3,
                  out);
@@ -132,7 +155,7 @@ tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value 
 
 /* A one-operand node whose output has the operand's shape. */
 static tw_value unary(tw_plan *plan, tw_op_kind kind, const tw_op_attr *attr, tw_value x) {
-    if (!have(plan, tw_op_name(kind), &x, 1) || !real_rank(plan, tw_op_name(kind), "x", x, -1))
+    if (!have(plan, tw_op_name(kind), &x, 1) || !any_rank(plan, tw_op_name(kind), "x", x, -1))
         return TW_NONE;
     tw_value out = tw_plan_new(plan, *tw_plan_desc(plan, x));
     tw_plan_emit(plan, kind, attr, 1, &x, 1, &out);
@@ -148,7 +171,7 @@ tw_value tw_plan_activation(tw_plan *plan, tw_value x, tw_activation_kind kind) 
 }
 
 tw_value tw_plan_add(tw_plan *plan, tw_value a, tw_value b, double alpha, double beta) {
-    if (!have(plan, "add", (tw_value[]){a, b}, 2) || !real_rank(plan, "add", "a", a, -1) ||
+    if (!have(plan, "add", (tw_value[]){a, b}, 2) || !any_rank(plan, "add", "a", a, -1) ||
         !same_shape(plan, "add", a, b))
         return TW_NONE;
     tw_op_attr attr = {.axpby = {alpha, beta}};
@@ -158,7 +181,7 @@ tw_value tw_plan_add(tw_plan *plan, tw_value a, tw_value b, double alpha, double
 }
 
 tw_value tw_plan_scale(tw_plan *plan, tw_value x, double alpha, double beta) {
-    if (!have(plan, "scale", &x, 1) || !real_rank(plan, "scale", "x", x, -1)) return TW_NONE;
+    if (!have(plan, "scale", &x, 1) || !any_rank(plan, "scale", "x", x, -1)) return TW_NONE;
     tw_op_attr attr = {.axpby = {alpha, beta}};
     tw_value out = tw_plan_new(plan, *tw_plan_desc(plan, x));
     tw_plan_emit(plan, TW_OP_AXPBY, &attr, 2, (tw_value[]){x, TW_NONE}, 1, &out);
@@ -167,12 +190,13 @@ tw_value tw_plan_scale(tw_plan *plan, tw_value x, double alpha, double beta) {
 
 tw_value tw_plan_add_vector(tw_plan *plan, tw_value x, tw_value v) {
     const char *what = "add_vector";
-    if (!have(plan, what, (tw_value[]){x, v}, 2) || !real_rank(plan, what, "x", x, -1) ||
-        !real_rank(plan, what, "v", v, 2))
+    if (!have(plan, what, (tw_value[]){x, v}, 2) || !any_rank(plan, what, "x", x, -1) ||
+        !any_rank(plan, what, "v", v, 2))
         return TW_NONE;
     tw_desc d = *tw_plan_desc(plan, x), s = *tw_plan_desc(plan, v);
     if (d.rank < 2)
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT, "add_vector: x has rank %d", d.rank);
+    if (!tensor_of(plan, what, "v", v, d.dtype, d.dtype, 2)) return TW_NONE;
     if (!extent(plan, what, "v's batch", s.dim[0], d.dim[0]) ||
         !extent(plan, what, "v's width", s.dim[1], last_dim(&d)))
         return TW_NONE;
@@ -183,8 +207,8 @@ tw_value tw_plan_add_vector(tw_plan *plan, tw_value x, tw_value v) {
 
 tw_value tw_plan_scale_samples(tw_plan *plan, tw_value x, tw_value s, int divide) {
     const char *what = "scale_samples";
-    if (!have(plan, what, (tw_value[]){x, s}, 2) || !real_rank(plan, what, "x", x, -1) ||
-        !real_rank(plan, what, "s", s, 1) ||
+    if (!have(plan, what, (tw_value[]){x, s}, 2) || !any_rank(plan, what, "x", x, -1) ||
+        !wide_rank(plan, what, "s", s, 1) ||
         !extent(plan, what, "s's extent", tw_plan_desc(plan, s)->dim[0],
                 tw_plan_desc(plan, x)->dim[0]))
         return TW_NONE;
@@ -285,7 +309,7 @@ tw_value tw_plan_dropout(tw_plan *plan, tw_value x, tw_value rng, double p, uint
 tw_value tw_plan_embedding(tw_plan *plan, tw_value table, tw_value index) {
     const char *what = "embedding";
     if (!have(plan, what, (tw_value[]){table, index}, 2) ||
-        !real_rank(plan, what, "table", table, 2) ||
+        !any_rank(plan, what, "table", table, 2) ||
         !vector_of(plan, what, "index", index, TW_I32, -1))
         return TW_NONE;
     tw_desc d = *tw_plan_desc(plan, table);
@@ -297,7 +321,7 @@ tw_value tw_plan_embedding(tw_plan *plan, tw_value table, tw_value index) {
 
 tw_value tw_plan_time_embedding(tw_plan *plan, tw_value t, int64_t dim, tw_time_options o) {
     const char *what = "time_embedding";
-    if (!have(plan, what, &t, 1) || !real_rank(plan, what, "t", t, 1)) return TW_NONE;
+    if (!have(plan, what, &t, 1) || !wide_rank(plan, what, "t", t, 1)) return TW_NONE;
     const int64_t half = dim / 2;
     if (dim < 2 || dim > 1 << 20 || !(o.max_period > 0) || o.freq_shift >= (double)half)
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT,
@@ -312,8 +336,8 @@ tw_value tw_plan_time_embedding(tw_plan *plan, tw_value t, int64_t dim, tw_time_
 
 tw_value tw_plan_fourier_embedding(tw_plan *plan, tw_value t, tw_value w, tw_time_options o) {
     const char *what = "fourier_embedding";
-    if (!have(plan, what, (tw_value[]){t, w}, 2) || !real_rank(plan, what, "t", t, 1) ||
-        !real_rank(plan, what, "w", w, 1))
+    if (!have(plan, what, (tw_value[]){t, w}, 2) || !wide_rank(plan, what, "t", t, 1) ||
+        !wide_rank(plan, what, "w", w, 1))
         return TW_NONE;
     tw_op_attr attr = {.time = {o.flip != 0, o.log != 0, o.freq_shift, o.scale, o.max_period}};
     tw_desc d = {plan->precision,
@@ -345,7 +369,7 @@ tw_value tw_plan_attention(tw_plan *plan, tw_value q, tw_value k, tw_value v, tw
     const int64_t head_size = dq.dim[2] / heads;
     if (scale == 0) scale = 1.0 / sqrt((double)head_size);
     tw_op_attr attr = {.attention = {heads, scale}};
-    tw_desc lse = {plan->precision, 3, {dq.dim[0], heads, dq.dim[1], 0}};
+    tw_desc lse = {plan->wide, 3, {dq.dim[0], heads, dq.dim[1], 0}};
     tw_value out[2] = {tw_plan_new(plan, dq), tw_plan_new(plan, lse)};
     tw_plan_emit(plan, TW_OP_ATTENTION, &attr, 4, (tw_value[]){q, k, v, length}, 2, out);
     return out[0];
@@ -357,13 +381,15 @@ tw_value tw_plan_mse(tw_plan *plan, tw_value p, tw_value t, tw_value weight, tw_
     if (!have(plan, what, (tw_value[]){p, t}, 2) ||
         (weight != TW_NONE && !have(plan, what, &weight, 1)))
         return TW_NONE;
-    if (!real_rank(plan, what, "p", p, -1) || !same_shape(plan, what, p, t)) return TW_NONE;
+    if (!any_rank(plan, what, "p", p, -1) || !wide_rank(plan, what, "t", t, -1) ||
+        !same_extents(plan, what, p, t))
+        return TW_NONE;
     tw_desc d = *tw_plan_desc(plan, p);
     if (d.rank < 1) return tw_plan_fail(plan, TW_ERROR_ARGUMENT, "mse: rank 0");
-    if (weight != TW_NONE && !vector_of(plan, what, "weight", weight, plan->precision, d.dim[0]))
+    if (weight != TW_NONE && !vector_of(plan, what, "weight", weight, plan->wide, d.dim[0]))
         return TW_NONE;
-    tw_value out[2] = {tw_plan_new(plan, vector(plan->precision, 1)),
-                       tw_plan_new(plan, vector(plan->precision, d.dim[0]))};
+    tw_value out[2] = {tw_plan_new(plan, vector(plan->wide, 1)),
+                       tw_plan_new(plan, vector(plan->wide, d.dim[0]))};
     tw_plan_emit(plan, TW_OP_MSE, NULL, 3, (tw_value[]){p, t, weight}, 2, out);
     if (per_sample) *per_sample = out[1];
     return out[0];

@@ -43,14 +43,14 @@ tw_value tw_build_sample_t(tw_plan *plan, tw_value rng, int64_t n, int64_t steps
 tw_value tw_build_cond_drop(tw_plan *plan, tw_value labels, tw_value rng, double p,
                             int32_t null_label);
 tw_value tw_build_flip(tw_plan *plan, tw_value x, tw_value rng, double p);
-/* `table` is R[T,2]: A_t and 1 - A_t. */
+/* `table` is [T,2]: A_t and 1 - A_t. x_t is of the plan's precision, the target as x0. */
 void tw_build_forward_noise(tw_plan *plan, tw_value x0, tw_value t, tw_value table, tw_value rng,
                             int prediction, tw_value *x_t, tw_value *target);
 
 /* Norm [1] of the flat vector `g`. */
 tw_value tw_build_global_norm(tw_plan *plan, tw_value g);
-/* p, m, v, count and ema (may be TW_NONE) are states. */
+/* p, m, v, count, ema and copy are states; the last two may be TW_NONE. copy gets p, rounded. */
 void tw_build_adamw(tw_plan *plan, tw_value g, tw_value norm, tw_value hyper, tw_value p,
-                    tw_value m, tw_value v, tw_value count, tw_value ema);
+                    tw_value m, tw_value v, tw_value count, tw_value ema, tw_value copy);
 
 #endif

@@ -83,6 +83,7 @@ static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw
 /* The longest chain of nodes from `first` on, as a region; `values` gets the value of each slot. */
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
+    region->tf32 = plan->tf32;
     int i = first, last = first, limit = plan->no_regions ? 1 : TW_REGION_MAX_OPS;
     tw_value last_out = TW_NONE;
     while (i < plan->n_nodes && region->n_ops < limit) {

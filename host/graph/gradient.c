@@ -35,6 +35,13 @@ static tw_value like(tw_plan *plan, tw_value x, tw_value shape_of) {
     return tw_plan_reshape(plan, x, d.rank, d.dim);
 }
 
+static tw_value in_format(tw_plan *plan, tw_value x, tw_dtype dtype) {
+    if (x == TW_NONE || plan->values[x].desc.dtype == dtype) return x;
+    const tw_value y = tw_plan_convert(plan, x, dtype);
+    if (y != TW_NONE) plan->values[y].slope_of = plan->values[x].slope_of;
+    return y;
+}
+
 /* d loss / d v so far, in v's shape; TW_NONE if nothing reached it. */
 static tw_value gradient_of(tw_backward *b, tw_value v) {
     tw_value g = b->grad[root_of(b->plan, v)];
@@ -46,7 +53,7 @@ static void accumulate(tw_backward *b, tw_value v, tw_value dv) {
     tw_plan *plan = b->plan;
     if (!needs(b, v) || dv == TW_NONE || !whole(plan, v)) return;
     tw_value root = root_of(plan, v);
-    dv = like(plan, dv, root);
+    dv = like(plan, in_format(plan, dv, plan->values[root].desc.dtype), root);
     if (b->grad[root] == TW_NONE) {
         b->grad[root] = dv;
         return;
@@ -62,16 +69,20 @@ static tw_value temp(tw_plan *plan, tw_value v) {
     return t;
 }
 
+static tw_value zeros(tw_plan *plan, tw_value v, tw_dtype dtype) {
+    const tw_value t = temp(plan, v);
+    const tw_op_attr zero = {.fill = {0.0}};
+    if (t != TW_NONE) plan->values[t].desc.dtype = dtype;
+    tw_plan_emit(plan, TW_OP_FILL, &zero, 0, NULL, 1, &t);
+    return t;
+}
+
 /* Where an operation may add the gradient of `v`: a parameter's own storage, or zeroed memory that
  * settle() then passes on. */
 static tw_value sink(tw_backward *b, tw_value v) {
-    tw_plan *plan = b->plan;
     if (v == TW_NONE) return TW_NONE;
-    if (plan->values[v].parameter) return plan->values[v].gradient;
-    tw_value t = temp(plan, v);
-    tw_op_attr zero = {.fill = {0.0}};
-    tw_plan_emit(plan, TW_OP_FILL, &zero, 0, NULL, 1, &t);
-    return t;
+    const tw_value_info *info = &b->plan->values[v];
+    return info->parameter ? info->gradient : zeros(b->plan, v, b->plan->wide);
 }
 
 static void settle(tw_backward *b, tw_value v, tw_value from) {
@@ -150,7 +161,8 @@ static void split_rule(tw_backward *b, const tw_node *n, tw_value unused) {
     tw_value in[TW_OP_MAX_OUT];
     for (int i = 0; i < n->n_out; i++) {
         in[i] = gradient_of(b, n->out[i]);
-        if (in[i] == TW_NONE) in[i] = sink(b, n->out[i]); /* nobody used this part: zeros */
+        if (in[i] == TW_NONE) /* nobody used this part */
+            in[i] = zeros(b->plan, n->out[i], b->plan->values[n->out[i]].desc.dtype);
     }
     tw_value dx = temp(b->plan, n->in[0]);
     if (n->n_out == 1)
@@ -232,7 +244,9 @@ static bool trace(tw_backward *b) {
     }
     for (int v = 0; v < b->count; v++) {
         if (!plan->values[v].parameter || plan->values[v].gradient != TW_NONE) continue;
-        tw_value g = tw_plan_outside(plan, plan->values[v].name, plan->values[v].desc, true);
+        tw_desc wide = plan->values[v].desc;
+        wide.dtype = plan->wide;
+        tw_value g = tw_plan_outside(plan, plan->values[v].name, wide, true);
         if (g == TW_NONE) return false;
         plan->values[v].gradient = g;
         plan->values[g].slope_of = v;
@@ -261,8 +275,8 @@ static void walk(tw_backward *b, int last_node) {
             /* Reached other than by an operation that accumulates in place. */
             tw_value sum = plan->values[v].gradient;
             tw_op_attr one = {.axpby = {1.0, 1.0}};
-            tw_plan_emit(plan, TW_OP_AXPBY, &one, 2, (tw_value[]){sum, like(plan, g, sum)}, 1,
-                         &sum);
+            g = like(plan, in_format(plan, g, plan->wide), sum);
+            tw_plan_emit(plan, TW_OP_AXPBY, &one, 2, (tw_value[]){sum, g}, 1, &sum);
         } else if (plan->values[v].wanted && g != TW_NONE) {
             plan->values[v].gradient = g;
             tw_plan_keep(plan, g);

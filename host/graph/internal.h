@@ -60,8 +60,8 @@ typedef struct tw_step {
 struct tw_plan {
     tw_context *ctx;
     tw_backend *backend;
-    tw_dtype precision;
-    bool no_regions, compiled;
+    tw_dtype precision, wide; /* wide: TW_F32 where precision has 16 bits, else the same */
+    bool tf32, no_regions, compiled;
     tw_recompute recompute;
     int block, n_blocks; /* the one that is being described, 0 outside; those so far */
     bool holds, stale;   /* parameters are constant; they changed since the last run */

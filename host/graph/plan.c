@@ -26,6 +26,8 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
     plan->ctx = ctx;
     plan->backend = ctx->backend;
     plan->precision = o.precision;
+    plan->wide = o.precision == TW_F64 ? TW_F64 : TW_F32;
+    plan->tf32 = o.tf32 && o.precision == TW_F32;
     plan->no_regions = o.no_regions != 0;
     plan->recompute = o.recompute;
     *out = plan;
@@ -194,7 +196,8 @@ tw_value tw_plan_state(tw_plan *plan, const char *name, tw_dtype dtype, int rank
 
 tw_value tw_plan_parameter(tw_plan *plan, const char *name, int rank, const int64_t *shape) {
     if (!plan) return TW_NONE;
-    tw_value v = outside(plan, "parameter", name, plan->precision, rank, shape, false);
+    const tw_dtype dtype = rank > 1 ? plan->precision : plan->wide;
+    tw_value v = outside(plan, "parameter", name, dtype, rank, shape, false);
     if (v != TW_NONE) plan->values[v].parameter = true;
     return v;
 }

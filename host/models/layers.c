@@ -56,7 +56,7 @@ static tw_value weight(tw_builder *b, const char *scope, const char *name, const
     if (!reserve(b, index)) return TW_NONE;
     b->values[index] = w.trainable
                            ? tw_plan_parameter(b->plan, full.text, w.rank, w.shape)
-                           : tw_plan_input(b->plan, full.text, b->plan->precision, w.rank, w.shape);
+                           : tw_plan_input(b->plan, full.text, b->plan->wide, w.rank, w.shape);
     return b->values[index];
 }
 
@@ -137,9 +137,9 @@ tw_value tw_layer_dropout(tw_builder *b, tw_value x, tw_value rng, double p) {
     return tw_plan_dropout(b->plan, x, rng, p, b->dropouts++);
 }
 
-tw_value tw_layer_real(tw_builder *b, tw_value x) {
-    if (x == TW_NONE || tw_plan_desc(b->plan, x)->dtype == b->plan->precision) return x;
-    return tw_plan_convert(b->plan, x, b->plan->precision);
+tw_value tw_layer_time(tw_builder *b, tw_value x) {
+    if (x == TW_NONE || tw_plan_desc(b->plan, x)->dtype == b->plan->wide) return x;
+    return tw_plan_convert(b->plan, x, b->plan->wide);
 }
 
 int64_t tw_layer_channels(const tw_builder *b, tw_value x) {

@@ -36,8 +36,8 @@ tw_value tw_layer_constant(tw_builder *b, const char *name, int64_t count, doubl
 /* Dropout if there is an rng and p > 0. */
 tw_value tw_layer_dropout(tw_builder *b, tw_value x, tw_value rng, double p);
 
-/* A value in the plan's precision. */
-tw_value tw_layer_real(tw_builder *b, tw_value x);
+/* A value in the format of times. */
+tw_value tw_layer_time(tw_builder *b, tw_value x);
 /* The last extent of x, 0 for TW_NONE. */
 int64_t tw_layer_channels(const tw_builder *b, tw_value x);
 /* Records a failure in the plan; returns TW_NONE. */

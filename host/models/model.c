@@ -22,7 +22,7 @@ static tw_network_inputs example_inputs(const tw_model *model, tw_plan *plan, in
     memcpy(shape + 1, model->info.shape, (size_t)model->info.rank * sizeof *shape);
     tw_network_inputs in = {
         .x = tw_plan_input(plan, "x", plan->precision, model->info.rank + 1, shape),
-        .t = tw_plan_input(plan, "t", plan->precision, 1, &n),
+        .t = tw_plan_input(plan, "t", plan->wide, 1, &n),
         .labels = TW_NONE,
         .rng = TW_NONE};
     if (label_width(model) > 0)

@@ -55,9 +55,10 @@ typedef struct tw_network {
 
 typedef struct tw_network_inputs {
     tw_value x;      /* [N, shape], the plan's precision */
-    tw_value t;      /* [N], the plan's precision */
+    tw_value t;      /* [N], float32 (float64 in double) */
     tw_value labels; /* int32[N], or TW_NONE. UNet2DModel's class_embed_type "timestep" also takes
-                        [N] of the plan's precision, "identity" only [N,T] of it */
+                        [N] like t, "identity" only [N,T] of the plan's
+                        precision */
     tw_value rng;    /* for dropout in training; TW_NONE: no dropout */
 } tw_network_inputs;
 

@@ -178,7 +178,7 @@ static tw_value time_features(unet *u, tw_value t) {
     const tw_unet_config *c = u->config;
     tw_time_options o = {.freq_shift = c->freq_shift, .scale = 1.0, .max_period = 10000.0};
     o.flip = c->flip;
-    return tw_plan_time_embedding(u->plan, tw_layer_real(u->b, t), c->channels[0], o);
+    return tw_plan_time_embedding(u->plan, tw_layer_time(u->b, t), c->channels[0], o);
 }
 
 static tw_value time_mlp(unet *u, const char *scope, tw_value x) {
@@ -197,7 +197,7 @@ static tw_value time_and_class(unet *u) {
         tw_time_options o = {.log = 1};
         features = tw_plan_fourier_embedding(u->plan, t, w, o);
         if (as_time)
-            label_features = tw_plan_fourier_embedding(u->plan, tw_layer_real(u->b, labels), w, o);
+            label_features = tw_plan_fourier_embedding(u->plan, tw_layer_time(u->b, labels), w, o);
     } else if (c->time == TW_TIME_LEARNED) {
         features = tw_layer_embedding(u->b, "", "time_proj", tw_plan_convert(u->plan, t, TW_I32),
                                       c->time_steps, c->channels[0]);

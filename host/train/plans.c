@@ -135,7 +135,7 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     tw_value norm = tw_build_global_norm(plan, g);
     /* The norm, unless the loss is not finite: then neither is this, and the update is skipped. */
     tw_value guard = tw_plan_add(plan, norm, loss, 1.0, 0.0);
-    tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema);
+    tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema, TW_NONE);
     tw_build_copy(plan, norm, t->norm_out);
     tw_build_copy(plan, loss, t->loss_out);
     tw_build_fill(plan, g, 0.0);

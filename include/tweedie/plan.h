@@ -41,13 +41,16 @@ typedef enum tw_recompute {
 
 typedef struct tw_plan_options {
     size_t size;
-    tw_dtype precision; /* TW_F32, or TW_F64: the reference in double */
-    int no_regions;     /* nonzero: every operation is a region of its own */
+    /* What is computed with: TW_F32, TW_BF16 or TW_F16; or TW_F64, the reference in double. The 16
+     * bits' sums, statistics, losses and the gradients of parameters are TW_F32 all the same. */
+    tw_dtype precision;
+    int no_regions; /* nonzero: every operation is a region of its own */
     tw_recompute recompute;
+    int tf32; /* nonzero: a GPU may round operands of TW_F32 products to tf32 */
 } tw_plan_options;
 
 #define TW_PLAN_OPTIONS_INIT                                                                       \
-    { sizeof(tw_plan_options), TW_F32, 0, TW_RECOMPUTE_NONE }
+    { sizeof(tw_plan_options), TW_F32, 0, TW_RECOMPUTE_NONE, 0 }
 
 TW_API tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_plan **out);
 TW_API void tw_plan_free(tw_plan *plan);
@@ -60,7 +63,8 @@ TW_API tw_value tw_plan_input(tw_plan *plan, const char *name, tw_dtype dtype, i
 /* Read and written in place (sampler state, counters, optimizer state). */
 TW_API tw_value tw_plan_state(tw_plan *plan, const char *name, tw_dtype dtype, int rank,
                               const int64_t *shape);
-/* Learned, of the plan's precision; tw_plan_backward gives it a gradient. */
+/* Learned: vectors (biases, factors) are TW_F32 (TW_F64 in double), the rest is of the plan's
+ * precision; tw_plan_backward gives it a gradient, which is always TW_F32 (TW_F64). */
 TW_API tw_value tw_plan_parameter(tw_plan *plan, const char *name, int rank, const int64_t *shape);
 
 /* --- Operations. Shapes are said where they are not plain. --- */
@@ -92,7 +96,7 @@ TW_API tw_value tw_plan_add(tw_plan *plan, tw_value a, tw_value b, double alpha,
 TW_API tw_value tw_plan_scale(tw_plan *plan, tw_value x, double alpha, double beta);
 /* x[N,...,C] + v[N,C] at every position. */
 TW_API tw_value tw_plan_add_vector(tw_plan *plan, tw_value x, tw_value v);
-/* x[n,...] times (or over) s[n]; s gets no gradient. */
+/* x[n,...] times (or over) s[n], which is TW_F32 (TW_F64) and gets no gradient. */
 TW_API tw_value tw_plan_scale_samples(tw_plan *plan, tw_value x, tw_value s, int divide);
 /* Along the last axis; at most 8. */
 TW_API tw_value tw_plan_concat(tw_plan *plan, const tw_value *x, int count);
@@ -112,7 +116,7 @@ typedef struct tw_time_options {
     int flip; /* nonzero: cosine first */
     int log;  /* Fourier only: of log t */
 } tw_time_options;
-/* Sinusoidal embedding of t[N] into [N,dim] (Ho et al. 2020). */
+/* Sinusoidal embedding of t[N], TW_F32 (TW_F64), into [N,dim] (Ho et al. 2020). */
 TW_API tw_value tw_plan_time_embedding(tw_plan *plan, tw_value t, int64_t dim,
                                        tw_time_options options);
 /* Fourier features of t[N] with frequencies w[D] into [N,2D] (Song et al. 2021). */
@@ -125,7 +129,7 @@ TW_API tw_value tw_plan_attention(tw_plan *plan, tw_value q, tw_value k, tw_valu
                                   tw_value length, int heads, double scale);
 
 /* Mean over n of weight[n] (or 1) times the mean of (p - t)^2: one number. `per_sample`, if not
- * null, gets the N terms. */
+ * null, gets the N terms. All but p are TW_F32 (TW_F64). */
 TW_API tw_value tw_plan_mse(tw_plan *plan, tw_value p, tw_value t, tw_value weight,
                             tw_value *per_sample);
 TW_API tw_value tw_plan_convert(tw_plan *plan, tw_value x, tw_dtype dtype);

@@ -106,7 +106,7 @@ template <class Real> class Optimizer {
         count_ = tw_plan_state(plan, "count", TW_I64, 1, &two);
         norm_ = tw_build_global_norm(plan, g_);
         tw_plan_keep(plan, norm_);
-        tw_build_adamw(plan, g_, norm_, hyper_, p, m, v, count_, ema);
+        tw_build_adamw(plan, g_, norm_, hyper_, p, m, v, count_, ema, TW_NONE);
         plan_.Compile();
         const std::vector<Real> zero(static_cast<size_t>(kAll), 0);
         plan_.Write(p, parameters);

@@ -64,7 +64,7 @@ static tw_status make_kernel(tw_backend *backend, const tw_region *region, tw_ke
     bool is_double = false;
     tw_ref_call call;
     TW_TRY(tw_ref_describe(backend, region, &call, &is_double));
-    if (is_double) return TW_ERROR_UNSUPPORTED;
+    if (is_double || call.real != TW_F32) return TW_ERROR_UNSUPPORTED;
     fast_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
     s->call = call;

@@ -12,6 +12,7 @@ typedef struct tw_ref_call {
     tw_op_kind kind;
     tw_op_attr attr;
     int n_in, n_out;
+    tw_dtype real; /* of the operands that op.h calls R; float32 without any */
     tw_desc in_desc[TW_OP_MAX_IN], out_desc[TW_OP_MAX_OUT];
     const void *in[TW_OP_MAX_IN]; /* null: absent */
     void *out[TW_OP_MAX_OUT];

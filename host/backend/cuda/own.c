@@ -134,6 +134,7 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
     alone.n_ops = 1;
     TW_TRY(tw_ref_describe(backend, &alone, &s->call.op, &is_double));
     if (is_double) return refuse(backend, op, "a GPU calculates in float32, not in float64");
+    if (s->call.op.real != TW_F32) return refuse(backend, op, "16 bits are not there yet");
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
     if (f->upsampled >= 0 && !f->data_gradient) s->in[0] = f->upsampled;
