@@ -15,8 +15,10 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
     if (!ctx || !out) return tw_fail(ctx, TW_ERROR_ARGUMENT, "plan: no context or no result");
     *out = NULL;
     TW_TRY(tw_options_read(ctx, "plan", &o, sizeof o, options));
-    if (o.precision != TW_F32 && o.precision != TW_F64)
-        return tw_fail(ctx, TW_ERROR_UNSUPPORTED, "plan: precision %s: expected float32 or float64",
+    if (o.precision != TW_F32 && o.precision != TW_F64 && o.precision != TW_BF16 &&
+        o.precision != TW_F16)
+        return tw_fail(ctx, TW_ERROR_UNSUPPORTED,
+                       "plan: precision %s: expected float32, float64, bfloat16 or float16",
                        tw_dtype_name(o.precision));
     if ((unsigned)o.recompute > TW_RECOMPUTE_BLOCKS)
         return tw_fail(ctx, TW_ERROR_ARGUMENT, "plan: recompute: %d is no tw_recompute",

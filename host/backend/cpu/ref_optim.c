@@ -1,6 +1,7 @@
 /* The gradient's norm and AdamW (Loshchilov & Hutter 2019) with an exponential moving average. */
 #include "backend/cpu/ref.h"
 #include "backend/cpu/ref_table.h"
+#include "core/halfs.h"
 
 #define CHUNK 4096 /* elements of one partial sum, whatever the threads; see tw_ref_workspace */
 
@@ -39,6 +40,11 @@ TW_HOT static void ema_block(real *ema, const real *p, int64_t n, real keep, rea
     for (int64_t i = 0; i < n; i++) ema[i] = keep * ema[i] + add * p[i];
 }
 
+static void round_block(uint16_t *copy, const real *p, int64_t n, bool bf16) {
+    for (int64_t i = 0; i < n; i++)
+        copy[i] = bf16 ? tw_f32_to_bf16((float)p[i]) : tw_f32_to_f16((float)p[i]);
+}
+
 static adamw_factors factors_of(const tw_ref_call *c, double norm, double t) {
     double h[TW_HYPER_COUNT];
     for (int i = 0; i < TW_HYPER_COUNT; i++) h[i] = tw_ref_table_at(c, 2, i);
@@ -65,6 +71,8 @@ void TW_REF(adamw)(const tw_ref_call *c) {
     const real *g = c->in[0], *norm = c->in[1];
     real *p = c->out[0], *m = c->out[1], *v = c->out[2], *ema = c->n_out > 4 ? c->out[4] : NULL;
     int64_t *counter = c->out[3];
+    uint16_t *copy = c->n_out > 5 ? c->out[5] : NULL;
+    const bool bf16 = copy && c->out_desc[5].dtype == TW_BF16;
     if (!isfinite((double)norm[0])) {
         counter[1]++;
         return;
@@ -75,6 +83,7 @@ void TW_REF(adamw)(const tw_ref_call *c) {
         const int64_t n = tw_min_i64(CHUNK, count - i);
         adamw_block(p + i, m + i, v + i, g + i, n, f);
         if (ema) ema_block(ema + i, p + i, n, f.ema, f.one_ema);
+        if (copy) round_block(copy + i, p + i, n, bf16);
     }
     counter[0]++;
 }

@@ -1,4 +1,5 @@
-/* The provider "cpu-reference": one operation at a time, float32 or float64 by its operands. */
+/* The provider "cpu-reference": one operation at a time, in float64 or float32 by its operands, of
+ * which those of 16 bits are read into float32 and rounded when stored. */
 #include "backend/cpu/reference.h"
 
 #include <string.h>
@@ -9,6 +10,7 @@
 typedef struct reference_state {
     tw_ref_call call;
     tw_ref_fn fn;
+    size_t wide; /* bytes of copies, which come first in the workspace */
     int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
 } reference_state;
 
@@ -23,8 +25,11 @@ static tw_status reference_run(const tw_kernel *kernel, tw_backend *backend, voi
     tw_ref_call call = s->call;
     for (int i = 0; i < call.n_in; i++) call.in[i] = s->in[i] < 0 ? NULL : slots[s->in[i]];
     for (int i = 0; i < call.n_out; i++) call.out[i] = s->out[i] < 0 ? NULL : slots[s->out[i]];
-    call.workspace = workspace;
-    s->fn(&call);
+    call.workspace = s->wide ? (char *)workspace + s->wide : workspace;
+    if (s->wide)
+        tw_ref_run_wide(&call, s->fn, workspace);
+    else
+        s->fn(&call);
     return TW_OK;
 }
 
@@ -71,7 +76,8 @@ static tw_status reference_prepare(tw_backend *backend, const tw_region *region,
     kernel->run = reference_run;
     kernel->destroy = reference_destroy;
     kernel->state = s;
-    kernel->workspace = tw_ref_workspace(&s->call);
+    s->wide = tw_ref_wide_bytes(&s->call);
+    kernel->workspace = s->wide + tw_ref_workspace(&s->call);
     kernel->claimed = 1;
     return TW_OK;
 }

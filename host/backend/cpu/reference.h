@@ -38,6 +38,11 @@ tw_status tw_ref_describe(tw_backend *backend, const tw_region *region, tw_ref_c
 /* Bytes of scratch memory. */
 size_t tw_ref_workspace(const tw_ref_call *call);
 
+/* Where operands R have 16 bits: `fn` over copies of them in float32, which are rounded afterwards.
+ * The memory for these; 0 in other formats. */
+size_t tw_ref_wide_bytes(const tw_ref_call *call);
+void tw_ref_run_wide(const tw_ref_call *call, tw_ref_fn fn, void *wide);
+
 /* Functions of both builds: X(operation's constant, function). */
 #define TW_REF_TABLE(X)                                                                            \
     X(TW_OP_LINEAR, linear)                                                                        \
