@@ -72,6 +72,10 @@ tw_status tw_own_done(const tw_own_call *call, twk_status status) {
     return tw_own_result(call, status, status == TWK_OK ? "" : twk_error_text());
 }
 
+twk_format tw_own_format(tw_dtype dtype) {
+    return dtype == TW_BF16 ? TWK_BF16 : dtype == TW_F16 ? TWK_F16 : TWK_F32;
+}
+
 twk_noise tw_own_noise(const void *rng) {
     const uint64_t *words = rng;
     return (twk_noise){.device_seed = words, .device_first_sample = words + 1};
@@ -134,7 +138,6 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
     alone.n_ops = 1;
     TW_TRY(tw_ref_describe(backend, &alone, &s->call.op, &is_double));
     if (is_double) return refuse(backend, op, "a GPU calculates in float32, not in float64");
-    if (s->call.op.real != TW_F32) return refuse(backend, op, "16 bits are not there yet");
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
     if (f->upsampled >= 0 && !f->data_gradient) s->in[0] = f->upsampled;
@@ -142,6 +145,7 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
     s->vector = f->vector;
     s->residual = f->residual;
     s->call.scale = f->scale;
+    s->call.tf32 = region->tf32;
     s->call.silu = f->silu;
     s->call.upsample = f->upsampled >= 0;
     s->call.backend = backend;

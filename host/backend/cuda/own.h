@@ -1,4 +1,4 @@
-/* The inside of the provider "own": operations in float32 as calls of the launchers in kernels/. */
+/* The inside of the provider "own": operations as calls of the launchers in kernels/. */
 #ifndef TW_BACKEND_CUDA_OWN_H
 #define TW_BACKEND_CUDA_OWN_H
 
@@ -23,7 +23,8 @@ typedef struct tw_own_call {
     tw_ref_call op;                /* what it is, and its operands' addresses on the device */
     const void *vector, *residual; /* what was claimed with a product */
     float scale;
-    bool silu, upsample; /* upsample: the image beside dy or y has half the extents of op.dim */
+    bool tf32, silu,
+        upsample; /* upsample: the image beside dy or y has half the extents of op.dim */
     tw_backend *backend;
     twk_stream stream;
     void *workspace;
@@ -48,6 +49,9 @@ tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *
 tw_status tw_own_done(const tw_own_call *call, twk_status status);
 
 #define TW_OWN_TRY(call, launch) TW_TRY(tw_own_done(call, launch))
+
+/* A format as the kernels count it. */
+twk_format tw_own_format(tw_dtype dtype);
 
 /* The run state int64[4] = {seed, first sample, step, 0} as the kernels read it: the machine is
  * little-endian, and a step is below 2^32. */

@@ -18,7 +18,8 @@ static twk_conv_args shape(const tw_own_call *c) {
                            .pad_left = c->op.attr.conv.pad_left,
                            .pad_bottom = c->op.attr.conv.pad_bottom,
                            .pad_right = c->op.attr.conv.pad_right,
-                           .format = TWK_F32,
+                           .format = tw_own_format(c->op.real),
+                           .tf32 = c->tf32,
                            .workspace = c->workspace,
                            .workspace_bytes = c->workspace_bytes};
 }

@@ -6,55 +6,74 @@ _Static_assert((int)TW_ACT_SILU == (int)TWK_SILU && (int)TW_ACT_RELU == (int)TWK
                "activations are counted alike");
 
 tw_status tw_own_act(const tw_own_call *c) {
-    return tw_own_done(c, twk_activation_forward((twk_activation)c->op.attr.act.kind, TWK_F32,
-                                                 c->op.dim['.'], c->op.in[0], c->op.out[0],
-                                                 c->stream));
+    return tw_own_done(c, twk_activation_forward((twk_activation)c->op.attr.act.kind,
+                                                 tw_own_format(c->op.real), c->op.dim['.'],
+                                                 c->op.in[0], c->op.out[0], c->stream));
 }
 
 tw_status tw_own_act_bwd(const tw_own_call *c) {
-    return tw_own_done(c, twk_activation_backward((twk_activation)c->op.attr.act.kind, TWK_F32,
-                                                  c->op.dim['.'], c->op.in[1], c->op.in[0],
-                                                  c->op.out[0], c->stream));
+    return tw_own_done(c, twk_activation_backward(
+                              (twk_activation)c->op.attr.act.kind, tw_own_format(c->op.real),
+                              c->op.dim['.'], c->op.in[1], c->op.in[0], c->op.out[0], c->stream));
 }
 
 tw_status tw_own_axpby(const tw_own_call *c) {
-    return tw_own_done(c, twk_add(TWK_F32, c->op.dim['.'], (float)c->op.attr.axpby.alpha,
-                                  c->op.in[0], (float)c->op.attr.axpby.beta,
-                                  c->op.n_in > 1 ? c->op.in[1] : NULL, c->op.out[0], c->stream));
+    return tw_own_done(c, twk_add(tw_own_format(c->op.real), c->op.dim['.'],
+                                  (float)c->op.attr.axpby.alpha, c->op.in[0],
+                                  (float)c->op.attr.axpby.beta, c->op.n_in > 1 ? c->op.in[1] : NULL,
+                                  c->op.out[0], c->stream));
 }
 
 tw_status tw_own_add_vec(const tw_own_call *c) {
     const int64_t *d = c->op.dim;
-    return tw_own_done(c, twk_add_vector(TWK_F32, d['N'], d['.'], d['C'], c->op.in[0], c->op.in[1],
-                                         d['C'], c->op.out[0], c->stream));
+    return tw_own_done(c,
+                       twk_add_vector(tw_own_format(c->op.real), d['N'], d['.'], d['C'],
+                                      c->op.in[0], c->op.in[1], d['C'], c->op.out[0], c->stream));
+}
+
+/* Bytes of the sums in float32, where they are rounded afterwards. */
+static size_t wide_sums(const tw_own_call *c) {
+    const size_t bytes = (size_t)(c->op.dim['N'] * c->op.dim['C']) * sizeof(float);
+    return c->op.real == TW_F32 ? 0 : (bytes + 255) & ~(size_t)255;
 }
 
 tw_status tw_own_sum_spatial(const tw_own_call *c) {
+    const bool is_wide = c->op.real == TW_F32;
+    const size_t sums = wide_sums(c);
     const twk_column_sums_args a = {.batch = c->op.dim['N'],
                                     .pixels = c->op.dim['.'],
                                     .channels = c->op.dim['C'],
-                                    .format = TWK_F32,
+                                    .format = tw_own_format(c->op.real),
                                     .x = c->op.in[0],
-                                    .out = c->op.out[0],
-                                    .workspace = c->workspace,
-                                    .workspace_bytes = c->workspace_bytes};
-    return tw_own_done(c, twk_column_sums(&a, c->stream));
+                                    .out = is_wide ? c->op.out[0] : c->workspace,
+                                    .workspace = (char *)c->workspace + sums,
+                                    .workspace_bytes = c->workspace_bytes - sums};
+    TW_OWN_TRY(c, twk_column_sums(&a, c->stream));
+    if (is_wide) return TW_OK;
+    const twk_convert_args round = {.batch = 1,
+                                    .pixels = c->op.dim['N'],
+                                    .channels = c->op.dim['C'],
+                                    .in_format = TWK_F32,
+                                    .out_format = a.format,
+                                    .in = c->workspace,
+                                    .out = c->op.out[0]};
+    return tw_own_done(c, twk_convert(&round, c->stream));
 }
 
 size_t tw_own_sum_spatial_workspace(const tw_own_call *c) {
-    return twk_column_sums_workspace(c->op.dim['N'], c->op.dim['.'], c->op.dim['C']);
+    return wide_sums(c) + twk_column_sums_workspace(c->op.dim['N'], c->op.dim['.'], c->op.dim['C']);
 }
 
 tw_status tw_own_per_sample_scale(const tw_own_call *c) {
-    return tw_own_done(c, twk_scale_samples(TWK_F32, c->op.dim['N'], c->op.dim['.'], c->op.in[0],
-                                            c->op.in[1], c->op.attr.per_sample.divide, c->op.out[0],
-                                            c->stream));
+    return tw_own_done(c, twk_scale_samples(tw_own_format(c->op.real), c->op.dim['N'],
+                                            c->op.dim['.'], c->op.in[0], c->op.in[1],
+                                            c->op.attr.per_sample.divide, c->op.out[0], c->stream));
 }
 
 tw_status tw_own_dropout(const tw_own_call *c) {
     const twk_dropout_args a = {.batch = c->op.dim['N'],
                                 .elements = c->op.dim['.'],
-                                .format = TWK_F32,
+                                .format = tw_own_format(c->op.real),
                                 .x = c->op.in[0],
                                 .y = c->op.out[0],
                                 .probability = tw_own_probability(c->op.attr.dropout.p),
@@ -67,7 +86,7 @@ tw_status tw_own_dropout(const tw_own_call *c) {
 tw_status tw_own_mse(const tw_own_call *c) {
     const twk_mse_args a = {.batch = c->op.dim['N'],
                             .elements = c->op.dim['.'],
-                            .format = TWK_F32,
+                            .format = tw_own_format(c->op.real),
                             .p = c->op.in[0],
                             .target = c->op.in[1],
                             .weight = c->op.n_in > 2 ? c->op.in[2] : NULL,
@@ -85,7 +104,7 @@ size_t tw_own_mse_workspace(const tw_own_call *c) {
 tw_status tw_own_mse_bwd(const tw_own_call *c) {
     const twk_mse_args a = {.batch = c->op.dim['N'],
                             .elements = c->op.dim['.'],
-                            .format = TWK_F32,
+                            .format = tw_own_format(c->op.real),
                             .p = c->op.in[1],
                             .target = c->op.in[2],
                             .weight = c->op.n_in > 3 ? c->op.in[3] : NULL,

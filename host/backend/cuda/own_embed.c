@@ -3,14 +3,15 @@
 
 tw_status tw_own_embedding(const tw_own_call *c) {
     const int64_t *d = c->op.dim;
-    return tw_own_done(c, twk_embedding(TWK_F32, d['N'], d['V'], d['D'], c->op.in[0], c->op.in[1],
-                                        c->op.out[0], c->stream));
+    return tw_own_done(c, twk_embedding(tw_own_format(c->op.real), d['N'], d['V'], d['D'],
+                                        c->op.in[0], c->op.in[1], c->op.out[0], c->stream));
 }
 
 tw_status tw_own_embedding_bwd(const tw_own_call *c) {
     const int64_t *d = c->op.dim;
-    return tw_own_done(c, twk_embedding_backward(TWK_F32, d['N'], d['V'], d['D'], c->op.in[0],
-                                                 c->op.in[1], c->op.out[0], c->stream));
+    return tw_own_done(c,
+                       twk_embedding_backward(tw_own_format(c->op.real), d['N'], d['V'], d['D'],
+                                              c->op.in[0], c->op.in[1], c->op.out[0], c->stream));
 }
 
 const char *tw_own_time_embed_refuse(const tw_own_call *c) {
@@ -25,7 +26,7 @@ static twk_time_embedding_args embedding(const tw_own_call *c, int64_t width) {
                                      .width = (int)width,
                                      .t = c->op.in[0],
                                      .cosine_first = c->op.attr.time.flip,
-                                     .format = TWK_F32,
+                                     .format = tw_own_format(c->op.real),
                                      .out = c->op.out[0]};
 }
 

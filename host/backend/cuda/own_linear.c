@@ -2,13 +2,19 @@
 #include "backend/cuda/own.h"
 
 /* Of matrices whose rows lie side by side. */
-static twk_gemm_args product(int64_t m, int64_t n, int64_t k) {
-    return (twk_gemm_args){
-        .batch = 1, .m = m, .n = n, .k = k, .format = TWK_F32, .a_row = k, .b_row = k};
+static twk_gemm_args product(const tw_own_call *c, int64_t m, int64_t n, int64_t k) {
+    return (twk_gemm_args){.batch = 1,
+                           .m = m,
+                           .n = n,
+                           .k = k,
+                           .format = tw_own_format(c->op.real),
+                           .tf32 = c->tf32,
+                           .a_row = k,
+                           .b_row = k};
 }
 
 static twk_gemm_args forward(const tw_own_call *c) {
-    twk_gemm_args a = product(c->op.dim['.'], c->op.dim['O'], c->op.dim['K']);
+    twk_gemm_args a = product(c, c->op.dim['.'], c->op.dim['O'], c->op.dim['K']);
     a.a = c->op.in[0];
     a.b = c->op.in[1];
     a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
@@ -21,7 +27,7 @@ static twk_gemm_args forward(const tw_own_call *c) {
 
 /* dx[m,k] = sum over o of dy[m,o] w[o,k] */
 static twk_gemm_args data_gradient(const tw_own_call *c) {
-    twk_gemm_args a = product(c->op.dim['.'], c->op.dim['K'], c->op.dim['O']);
+    twk_gemm_args a = product(c, c->op.dim['.'], c->op.dim['K'], c->op.dim['O']);
     a.a = c->op.in[0];
     a.b = c->op.in[1];
     a.b_columns = 1;
@@ -33,7 +39,7 @@ static twk_gemm_args data_gradient(const tw_own_call *c) {
 
 /* dw[o,k] += sum over m of dy[m,o] x[m,k] */
 static twk_gemm_args weight_gradient(const tw_own_call *c) {
-    twk_gemm_args a = product(c->op.dim['O'], c->op.dim['K'], c->op.dim['.']);
+    twk_gemm_args a = product(c, c->op.dim['O'], c->op.dim['K'], c->op.dim['.']);
     a.a = c->op.in[1];
     a.a_columns = 1;
     a.a_row = a.m;
@@ -95,7 +101,7 @@ tw_status tw_own_linear_sums(const tw_own_call *c) {
     const twk_column_sums_args sums = {.batch = 1,
                                        .pixels = c->op.dim['.'],
                                        .channels = c->op.dim['O'],
-                                       .format = TWK_F32,
+                                       .format = tw_own_format(c->op.real),
                                        .x = c->op.in[1],
                                        .out = c->op.out[1],
                                        .accumulate = 1,

@@ -1,7 +1,13 @@
 /* GroupNorm and its gradient. */
 #include "backend/cuda/own.h"
 
-static twk_group_norm_args norm(const tw_own_call *c, const float *scale_shift) {
+/* What lies behind the scales: the shifts. */
+static void *behind(const tw_own_call *c, const void *scales) {
+    const size_t bytes = (size_t)c->op.dim['C'] * tw_dtype_size(c->op.real);
+    return scales ? (char *)(uintptr_t)scales + bytes : NULL;
+}
+
+static twk_group_norm_args norm(const tw_own_call *c, const void *scale_shift) {
     const int64_t channels = c->op.dim['C'];
     return (twk_group_norm_args){.batch = c->op.dim['N'],
                                  .pixels = c->op.dim['.'],
@@ -9,9 +15,9 @@ static twk_group_norm_args norm(const tw_own_call *c, const float *scale_shift) 
                                  .groups = c->op.attr.norm.groups,
                                  .epsilon = (float)c->op.attr.norm.eps,
                                  .silu = c->op.attr.norm.silu,
-                                 .format = TWK_F32,
+                                 .format = tw_own_format(c->op.real),
                                  .scale = scale_shift,
-                                 .shift = scale_shift ? scale_shift + channels : NULL,
+                                 .shift = behind(c, scale_shift),
                                  .scale_stride = 2 * channels,
                                  .workspace = c->workspace,
                                  .workspace_bytes = c->workspace_bytes};
@@ -30,7 +36,6 @@ static twk_group_norm_args forward(const tw_own_call *c) {
 
 static twk_group_norm_args backward(const tw_own_call *c) {
     twk_group_norm_args a = norm(c, c->op.in[4]);
-    float *dss = c->op.n_out > 3 ? c->op.out[3] : NULL;
     a.dy = c->op.in[0];
     a.x = c->op.in[1];
     a.gamma = c->op.in[2];
@@ -40,8 +45,8 @@ static twk_group_norm_args backward(const tw_own_call *c) {
     a.dx = c->op.out[0];
     a.dgamma = c->op.out[1];
     a.dbeta = c->op.out[2];
-    a.dscale = dss;
-    a.dshift = dss ? dss + a.channels : NULL;
+    a.dscale = c->op.n_out > 3 ? c->op.out[3] : NULL;
+    a.dshift = behind(c, a.dscale);
     return a;
 }
 

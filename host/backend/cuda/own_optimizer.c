@@ -44,6 +44,10 @@ tw_status tw_own_adamw(const tw_own_call *c) {
     a.one.m = c->op.out[1];
     a.one.v = c->op.out[2];
     a.one.ema = c->op.n_out > 4 ? c->op.out[4] : NULL;
+    if (c->op.n_out > 5 && c->op.out[5]) {
+        a.one.copy = c->op.out[5];
+        a.copy_format = tw_own_format(c->op.out_desc[5].dtype);
+    }
     a.hyper = c->op.in[2];
     a.norm = (float *)(uintptr_t)c->op.in[1]; /* only read */
     a.count = c->op.out[3];

@@ -43,7 +43,7 @@ static bool is_learned(const tw_own_call *c) {
 }
 
 size_t tw_own_update_workspace(const tw_own_call *c) {
-    return is_learned(c) ? 3 * (size_t)count_of(c) * sizeof(float) : 0;
+    return is_learned(c) ? 3 * (size_t)count_of(c) * tw_dtype_size(c->op.real) : 0;
 }
 
 static tw_status outputs_of(const tw_own_call *c, int first, outputs *o) {
@@ -51,11 +51,13 @@ static tw_status outputs_of(const tw_own_call *c, int first, outputs *o) {
                    .m_uncond = c->op.attr.update.guided ? c->op.in[first + 1] : NULL};
     if (!is_learned(c)) return TW_OK;
     const int64_t count = count_of(c), channels = c->op.dim['C'], rows = count / channels;
-    float *mean = c->workspace, *variance = mean + count, *uncond = variance + count;
-    TW_OWN_TRY(c, twk_split(TWK_F32, rows, channels, channels, o->m, mean, variance, c->stream));
+    const size_t bytes = (size_t)count * tw_dtype_size(c->op.real);
+    const twk_format format = tw_own_format(c->op.real);
+    char *mean = c->workspace, *variance = mean + bytes, *uncond = variance + bytes;
+    TW_OWN_TRY(c, twk_split(format, rows, channels, channels, o->m, mean, variance, c->stream));
     if (o->m_uncond) {
         TW_OWN_TRY(
-            c, twk_split(TWK_F32, rows, channels, channels, o->m_uncond, uncond, NULL, c->stream));
+            c, twk_split(format, rows, channels, channels, o->m_uncond, uncond, NULL, c->stream));
         o->m_uncond = uncond;
     }
     o->m = mean;
@@ -69,7 +71,7 @@ static twk_ddim_args ddim(const tw_own_call *c, const outputs *o, const void *x,
                            .elements = count_of(c) / c->op.dim['N'],
                            .x_format = TWK_F32,
                            .x = x,
-                           .m_format = TWK_F32,
+                           .m_format = tw_own_format(c->op.real),
                            .m = o->m,
                            .m_uncond = o->m_uncond,
                            .guidance = (float)c->op.attr.update.guidance,
@@ -105,7 +107,7 @@ static tw_status general_update(const tw_own_call *c, const outputs *o, const fl
                                .x = c->op.out[0],
                                .x_out = c->op.out[0],
                                .y_out = c->op.n_out > 1 ? c->op.out[1] : NULL,
-                               .p_format = TWK_F32,
+                               .p_format = tw_own_format(c->op.real),
                                .p = {o->m, o->m_uncond},
                                .variance = o->variance,
                                .threshold = threshold,

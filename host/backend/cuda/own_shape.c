@@ -34,7 +34,7 @@ static twk_blocks_args blocks(const tw_own_call *c, int64_t h, int64_t w) {
                              .channels = c->op.dim['C'],
                              .k = c->op.attr.resample.k,
                              .scale = (float)c->op.attr.resample.scale,
-                             .format = TWK_F32,
+                             .format = tw_own_format(c->op.real),
                              .in = c->op.in[0],
                              .out = c->op.out[0]};
 }
@@ -65,15 +65,13 @@ tw_status tw_own_fill(const tw_own_call *c) {
                                        c->op.out[0], c->stream));
 }
 
-static bool is_real(tw_dtype dtype, twk_format *format) {
-    *format = dtype == TW_BF16 ? TWK_BF16 : dtype == TW_F16 ? TWK_F16 : TWK_F32;
+static bool is_real(tw_dtype dtype) {
     return dtype == TW_F32 || dtype == TW_BF16 || dtype == TW_F16;
 }
 
 const char *tw_own_convert_refuse(const tw_own_call *c) {
     const tw_dtype from = c->op.in_desc[0].dtype, to = c->op.out_desc[0].dtype;
-    twk_format unused;
-    const bool known = from == to || (is_real(from, &unused) && is_real(to, &unused)) ||
+    const bool known = from == to || (is_real(from) && is_real(to)) ||
                        (from == TW_I32 && to == TW_F32) || (from == TW_F32 && to == TW_I32);
     return known ? NULL : "between these formats";
 }
@@ -88,10 +86,13 @@ tw_status tw_own_convert(const tw_own_call *c) {
         return tw_own_done(c, twk_int_to_real(n, c->op.in[0], c->op.out[0], c->stream));
     if (to == TW_I32)
         return tw_own_done(c, twk_real_to_int(n, c->op.in[0], c->op.out[0], c->stream));
-    twk_convert_args a = {
-        .batch = 1, .pixels = n, .channels = 1, .in = c->op.in[0], .out = c->op.out[0]};
-    is_real(from, &a.in_format);
-    is_real(to, &a.out_format);
+    const twk_convert_args a = {.batch = 1,
+                                .pixels = n,
+                                .channels = 1,
+                                .in_format = tw_own_format(from),
+                                .out_format = tw_own_format(to),
+                                .in = c->op.in[0],
+                                .out = c->op.out[0]};
     return tw_own_done(c, twk_convert(&a, c->stream));
 }
 
