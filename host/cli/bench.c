@@ -28,6 +28,10 @@ static const cli_option options[] = {
     {"eta", CLI_REAL, "X", 0, 1, "0", "sample: noise added by DDIM"},
     {"guidance", CLI_REAL, "W", 0, 1e3, "1",
      "sample: strength of classifier-free guidance, which evaluates twice; 1: none"},
+    {"precision", CLI_CHOICE, CLI_PRECISIONS, 0, 0, "fp32",
+     "what the network computes with; fp16 only for sampling"},
+    {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
+     "train: what the backward pass makes again rather than keep"},
     CLI_GROUP("Measurement"),
     {"repeats", CLI_INT, "N", 1, 1e6, "10", "timed training steps, or sampler runs, of a row"},
     {"seconds", CLI_REAL, "X", 0, 1e6, "0",
@@ -49,7 +53,8 @@ static const cli_option options[] = {
 
 bool cli_bench_takes(const cli_bench_work *work, const char *option) {
     static const char *const of_sample[] = {"steps", "sampler", "eta", "guidance"};
-    if (work == &cli_bench_sampling) return strcmp(option, "data") != 0;
+    if (work == &cli_bench_sampling)
+        return strcmp(option, "data") != 0 && strcmp(option, "recompute") != 0;
     for (size_t i = 0; i < sizeof of_sample / sizeof *of_sample; i++)
         if (strcmp(of_sample[i], option) == 0) return false;
     return true;
@@ -64,6 +69,8 @@ static int check_options(const cli_bench *b) {
             return cli_usage("--%s: belongs to `tweedie bench %s`", o->name, other);
     if (cli_choice(a, "sampler") == 1 && cli_source_of(a, "eta") == CLI_FROM_USER)
         return cli_usage("--eta: belongs to --sampler ddim");
+    if (b->work == &cli_bench_training && cli_choice(a, "precision") == TW_PRECISION_F16)
+        return cli_usage("--precision fp16: belongs to `tweedie bench sample`");
     if (cli_text(a, "preset") && cli_text(a, "model"))
         return cli_usage("--preset and --model: expected one of them, got both");
     if (cli_text(a, "model") && cli_listed(a, "set", 0))

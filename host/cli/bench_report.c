@@ -73,7 +73,7 @@ static void show_work(const cli_bench *b) {
 void cli_bench_show_head(const cli_bench *b) {
     const bool sampling = b->work == &cli_bench_sampling;
     const char *call = b->work->call, *noun = cli_shape_noun(&b->shape, false);
-    cli_print_head(b->ctx, &b->info, "");
+    cli_print_head(b->ctx, &b->info, cli_text(b->args, "precision"), "");
     show_work(b);
     printf("  %-12s %s\n", "included", b->work->included);
     printf("  %-12s in a second pass of %d %ss, call by call: %s\n", "split", CLI_BENCH_SPLIT, call,
@@ -220,14 +220,14 @@ static json_t *model_json(const cli_bench *b) {
 
 static json_t *header_json(const cli_bench *b, bool complete) {
     const bool peak = cli_text(b->args, "peak-tflops") != NULL;
-    json_t *j =
-        json_pack("{s:i, s:s, s:s, s:i, s:o, s:s, s:s, s:s, s:o, s:f, s:s, s:o, s:I, s:b}", "bench",
-                  1, "mode", b->work->name, "device", tw_context_device_name(b->ctx), "threads",
-                  tw_context_threads(b->ctx), "providers", cli_providers_json(b->ctx), "precision",
-                  "fp32", "compiler", __VERSION__, "build", cli_build_type(), "model",
-                  model_json(b), "model_seconds", b->model_seconds, "included", b->work->included,
-                  "peak_tflops", peak ? json_real(cli_real(b->args, "peak-tflops")) : json_null(),
-                  "rows", (json_int_t)b->rows, "complete", complete);
+    json_t *j = json_pack(
+        "{s:i, s:s, s:s, s:i, s:o, s:s, s:s, s:s, s:o, s:f, s:s, s:o, s:I, s:b}", "bench", 1,
+        "mode", b->work->name, "device", tw_context_device_name(b->ctx), "threads",
+        tw_context_threads(b->ctx), "providers", cli_providers_json(b->ctx), "precision",
+        cli_text(b->args, "precision"), "compiler", __VERSION__, "build", cli_build_type(), "model",
+        model_json(b), "model_seconds", b->model_seconds, "included", b->work->included,
+        "peak_tflops", peak ? json_real(cli_real(b->args, "peak-tflops")) : json_null(), "rows",
+        (json_int_t)b->rows, "complete", complete);
     json_t *rest = cli_call_json(b->args);
     if (j) json_object_update(j, rest);
     json_decref(rest);

@@ -26,6 +26,7 @@ static tw_status create(cli_bench *b, const cli_bench_row *row) {
     o.eta = cli_real(b->args, "eta");
     o.guidance = cli_real(b->args, "guidance");
     o.max_batch = row->batch;
+    o.precision = (tw_precision)cli_choice(b->args, "precision");
     o.hook = on_step;
     return tw_sampler_create(b->model, &o, &b->sampler);
 }
@@ -55,8 +56,10 @@ static tw_status memory(const cli_bench *b, const cli_bench_row *row, json_t *by
     const size_t arena = start.arena_bytes + step.arena_bytes;
     const size_t weights = (size_t)b->model->weights.total * sizeof(float);
     json_object_set_new(bytes, "weights", json_integer((json_int_t)weights));
+    const size_t rounded = b->sampler->rounded.bytes;
+    json_object_set_new(bytes, "rounded", json_integer((json_int_t)rounded));
     json_object_set_new(bytes, "arena", json_integer((json_int_t)arena));
-    json_object_set_new(bytes, "staging", json_integer((json_int_t)(all - arena)));
+    json_object_set_new(bytes, "staging", json_integer((json_int_t)(all - arena - rounded)));
     return TW_OK;
 }
 

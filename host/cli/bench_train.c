@@ -9,6 +9,8 @@ static tw_status create(cli_bench *b, const cli_bench_row *row) {
     o.steps = (int64_t)1 << 40;
     o.batch_size = row->batch;
     o.lr = 1e-4;
+    o.precision = (tw_precision)cli_choice(b->args, "precision");
+    o.recompute = (tw_recompute)cli_choice(b->args, "recompute");
     return tw_trainer_create(b->model, b->dataset, &o, &b->trainer);
 }
 
@@ -32,6 +34,7 @@ static tw_status memory(const cli_bench *b, const cli_bench_row *row, json_t *by
     (void)row;
     TW_TRY(tw_trainer_get_memory(b->trainer, &m));
     json_object_set_new(bytes, "weights", json_integer((json_int_t)m.weights));
+    json_object_set_new(bytes, "rounded", json_integer((json_int_t)m.rounded));
     json_object_set_new(bytes, "gradients", json_integer((json_int_t)m.gradients));
     json_object_set_new(bytes, "optimizer", json_integer((json_int_t)m.optimizer));
     json_object_set_new(bytes, "average", json_integer((json_int_t)m.ema));

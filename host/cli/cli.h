@@ -28,6 +28,10 @@ int cli_fail_status(const tw_context *ctx, tw_status status);
             "can"                                                                                  \
     }
 
+/* The choices of --precision are those of tw_precision, in order. */
+#define CLI_TRAIN_PRECISIONS "fp32|tf32|bf16"
+#define CLI_PRECISIONS CLI_TRAIN_PRECISIONS "|fp16"
+
 /* A context from --device, --provider and --threads. */
 int cli_context(const cli_args *args, tw_context **out);
 

@@ -25,10 +25,11 @@ cli_words cli_model_words(const tw_model_info *info) {
     return w;
 }
 
-void cli_print_head(const tw_context *ctx, const tw_model_info *info, const char *more) {
+void cli_print_head(const tw_context *ctx, const tw_model_info *info, const char *precision,
+                    const char *more) {
     const char *dot = cli_separator();
-    printf("tweedie %d.%d%s%s, fp32%s%s%s%s", TW_VERSION_MAJOR, TW_VERSION_MINOR, dot,
-           tw_context_device_name(ctx), dot, cli_model_words(info).text, dot,
+    printf("tweedie %d.%d%s%s, %s%s%s%s%s", TW_VERSION_MAJOR, TW_VERSION_MINOR, dot,
+           tw_context_device_name(ctx), precision, dot, cli_model_words(info).text, dot,
            cli_providers(ctx).text);
     if (*more) printf("%s%s", dot, more);
     putchar('\n');

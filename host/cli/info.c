@@ -25,6 +25,8 @@ static const cli_option options[] = {
      "what is planned for; guided sampling takes as much as twice the batch"},
     {"batch-size", CLI_INT, "N", 1, CLI_PLAN_BATCHES, NULL,
      "samples that the network sees at once [the preset's, or 64]"},
+    {"precision", CLI_CHOICE, CLI_PRECISIONS, 0, 0, "fp32",
+     "what the network computes with; fp16 only for sampling"},
     {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
      "train: what is made again rather than kept"},
     {"memory", CLI_TEXT, "SIZE", 0, 0, NULL,
@@ -117,7 +119,8 @@ static int model_info(const cli_args *args, tw_context *ctx) {
 }
 
 static int check_options(const cli_args *args) {
-    static const char *const of_plan[] = {"preset", "for", "batch-size", "recompute", "memory"};
+    static const char *const of_plan[] = {"preset",    "for",       "batch-size",
+                                          "precision", "recompute", "memory"};
     const bool plan = cli_flag(args, "plan");
     if (cli_text(args, "variant") && !cli_text(args, "model"))
         return cli_usage("--variant: there is no --model that it could belong to");
@@ -126,6 +129,8 @@ static int check_options(const cli_args *args) {
             return cli_usage("--%s: belongs to --plan, which is missing", of_plan[i]);
     if (cli_choice(args, "for") == 1 && cli_source_of(args, "recompute") == CLI_FROM_USER)
         return cli_usage("--recompute: belongs to --for train");
+    if (cli_choice(args, "for") == 0 && cli_choice(args, "precision") == TW_PRECISION_F16)
+        return cli_usage("--precision fp16: belongs to --for sample");
     if (plan && !cli_text(args, "preset") == !cli_text(args, "model"))
         return cli_usage("--plan: expected the network of --preset NAME or of --model DIR");
     return CLI_OK;

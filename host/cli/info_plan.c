@@ -93,9 +93,11 @@ static tw_status plan_sampling(const planner *p, int64_t batch, budget *out) {
     tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
     tw_sampler *sampler = NULL;
     o.max_batch = batch;
+    o.precision = (tw_precision)cli_choice(p->args, "precision");
     if (o.steps > p->info.training_steps) o.steps = p->info.training_steps;
     TW_TRY(tw_sampler_create(p->model, &o, &sampler));
     const tw_status s = tw_sampler_batch_budget(sampler, batch, &out->parts.plans);
+    out->parts.rounded = sampler->rounded.bytes;
     tw_sampler_free(sampler);
     out->parts.weights = (size_t)p->model->weights.total * sizeof(float);
     return s;
@@ -106,6 +108,7 @@ static tw_status plan_training(const planner *p, int64_t batch, budget *out) {
     tw_trainer_options o = TW_TRAINER_OPTIONS_INIT;
     o.batch_size = batch;
     o.recompute = (tw_recompute)cli_choice(p->args, "recompute");
+    o.precision = (tw_precision)cli_choice(p->args, "precision");
     o.ema_decay = preset_value(p, "ema", o.ema_decay);
     o.flip = preset_value(p, "flip", o.flip);
     o.cond_dropout = preset_value(p, "cond-dropout", o.cond_dropout);
@@ -116,7 +119,7 @@ static tw_status plan_batch(const planner *p, int64_t batch, budget *out) {
     *out = (budget){.batch = batch};
     TW_TRY(p->sampling ? plan_sampling(p, batch, out) : plan_training(p, batch, out));
     const tw_trainer_budget *b = &out->parts;
-    out->total = (double)(b->weights + b->gradients + b->optimizer + b->ema +
+    out->total = (double)(b->weights + b->rounded + b->gradients + b->optimizer + b->ema +
                           tw_plan_budget_total(&b->plans));
     return TW_OK;
 }
@@ -154,11 +157,12 @@ typedef struct row {
     const char *name, *key;
     size_t bytes;
 } row;
-#define ROWS 9
+#define ROWS 10
 
 static int rows_of(const planner *p, const budget *b, row *rows) {
     const tw_trainer_budget *t = &b->parts;
     const row all[ROWS] = {{"weights", "weights", t->weights},
+                           {"rounded weights", "rounded", t->rounded},
                            {"gradients", "gradients", t->gradients},
                            {"optimizer state", "optimizer", t->optimizer},
                            {"average", "average", t->ema},
@@ -169,7 +173,7 @@ static int rows_of(const planner *p, const budget *b, row *rows) {
                            {"inputs", "inputs", t->plans.inputs}};
     int n = 0;
     for (int i = 0; i < ROWS; i++)
-        if (!p->sampling || i == 0 || i > 4) rows[n++] = all[i];
+        if (i == 1 ? t->rounded > 0 : !p->sampling || i == 0 || i > 5) rows[n++] = all[i];
     return n;
 }
 
@@ -178,18 +182,18 @@ static int print_plan_json(const planner *p, const budget *b, const budget *larg
     json_t *bytes = json_object();
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         json_object_set_new(bytes, rows[i].key, json_integer((json_int_t)rows[i].bytes));
-    return cli_print_json(
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f}", "device",
-                  tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
-                  (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train",
-                  "recompute", cli_text(p->args, "recompute"), "batch_size", (json_int_t)b->batch,
-                  "bytes", bytes, "total", b->total, "memory", p->memory, "largest_batch",
-                  (json_int_t)largest->batch, "largest_total", largest->total));
+    return cli_print_json(json_pack(
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f}", "device",
+        tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
+        (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train", "precision",
+        cli_text(p->args, "precision"), "recompute", cli_text(p->args, "recompute"), "batch_size",
+        (json_int_t)b->batch, "bytes", bytes, "total", b->total, "memory", p->memory,
+        "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total));
 }
 
 static void print_plan(const planner *p, const budget *b, const budget *largest) {
     row rows[ROWS];
-    cli_print_head(p->ctx, &p->info, "");
+    cli_print_head(p->ctx, &p->info, cli_text(p->args, "precision"), "");
     printf("%s with a batch of %s", p->sampling ? "sampling" : "training",
            cli_grouped(b->batch).text);
     if (cli_choice(p->args, "recompute"))

@@ -56,6 +56,8 @@ static const cli_option options[] = {
     {"max-batch", CLI_INT, "N", 1, 1048576, NULL,
      "samples at a time, to save memory; changes no sample [64 images, 4096 points]"},
     CLI_DEVICE_ROWS,
+    {"precision", CLI_CHOICE, CLI_PRECISIONS, 0, 0, "fp32",
+     "what the network computes with; the sampler's state is fp32"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {NULL, CLI_FLAG, NULL, 0, 0, NULL, NULL}};
 
@@ -116,6 +118,7 @@ static int fill_options(drawing *d) {
     o->dynamic_max = cli_real(a, "clip-max");
     o->rederive_epsilon = cli_flag(a, "rederive-epsilon");
     o->guidance = cli_real(a, "guidance");
+    o->precision = (tw_precision)cli_choice(a, "precision");
     o->seed = (uint64_t)cli_int(a, "seed");
     o->first_sample = (uint64_t)cli_int(a, "first-sample");
     o->max_batch = cli_text(a, "max-batch") ? cli_int(a, "max-batch")
@@ -353,7 +356,7 @@ static int draw(drawing *d) {
     tw_status s = tw_sampler_memory(d->sampler, d->n, &bytes);
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
     snprintf(arena, sizeof arena, "arena %s", cli_bytes((double)bytes).text);
-    cli_print_head(d->ctx, &d->info, arena);
+    cli_print_head(d->ctx, &d->info, cli_text(d->args, "precision"), arena);
     cli_signals_catch();
     d->begun = cli_seconds();
     s = tw_sampler_run(d->sampler, d->n, d->labels, d->noise, d->values);

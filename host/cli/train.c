@@ -82,7 +82,8 @@ static const cli_option options[] = {
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
     CLI_GROUP("Machine"),
     CLI_DEVICE_ROWS,
-    {"precision", CLI_CHOICE, "fp32", 0, 0, "fp32", "numbers that the network computes with"},
+    {"precision", CLI_CHOICE, CLI_TRAIN_PRECISIONS, 0, 0, "fp32",
+     "what the network computes with; weights, their gradients, statistics and losses are fp32"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
     {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
      "what the backward pass makes again, to the same bits, rather than keep in memory: normalised "
@@ -112,6 +113,7 @@ static void fill_options(const cli_args *args, tw_trainer_options *o) {
     o->holdout = cli_real(args, "holdout");
     o->seed = (uint64_t)cli_int(args, "seed");
     o->recompute = (tw_recompute)cli_choice(args, "recompute");
+    o->precision = (tw_precision)cli_choice(args, "precision");
 }
 
 static int check_options(const cli_args *args) {

@@ -73,6 +73,7 @@ static tw_status open_sampler(const cli_session *s, tw_model *model, tw_sampler 
     if (o.steps > s->info.training_steps) o.steps = s->info.training_steps;
     o.guidance = cli_real(s->args, "preview-guidance");
     o.seed = s->options.seed;
+    o.precision = s->options.precision;
     o.hook = cancel_on_signal;
     return tw_sampler_create(model, &o, out);
 }

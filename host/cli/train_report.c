@@ -12,7 +12,7 @@
 #define VALIDATION_SAMPLES 1024
 
 static size_t planned(const tw_trainer_memory *m) {
-    return m->weights + m->gradients + m->optimizer + m->ema + m->arena + m->staging;
+    return m->weights + m->rounded + m->gradients + m->optimizer + m->ema + m->arena + m->staging;
 }
 
 static void row(const char *name) {
@@ -32,8 +32,11 @@ static void show_data(const cli_session *s, const tw_dataset_info *data) {
 
 static void show_memory(const cli_session *s, const tw_trainer_memory *m) {
     row("memory");
-    printf("%s: weights %s, gradients %s, optimizer %s", cli_bytes((double)planned(m)).text,
-           cli_bytes((double)m->weights).text, cli_bytes((double)m->gradients).text,
+    printf("%s: weights %s", cli_bytes((double)planned(m)).text,
+           cli_bytes((double)m->weights).text);
+    if (m->rounded)
+        printf(", in %s %s", cli_text(s->args, "precision"), cli_bytes((double)m->rounded).text);
+    printf(", gradients %s, optimizer %s", cli_bytes((double)m->gradients).text,
            cli_bytes((double)m->optimizer).text);
     if (m->ema) printf(", average %s", cli_bytes((double)m->ema).text);
     printf(", arena %s, staging %s%s%s%s\n", cli_bytes((double)m->arena).text,
@@ -64,7 +67,7 @@ int cli_train_show_table(cli_session *s) {
     if (status == TW_OK) status = tw_trainer_get_memory(s->trainer, &memory);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     if (s->log_json) return CLI_OK;
-    cli_print_head(s->ctx, &s->info, "");
+    cli_print_head(s->ctx, &s->info, cli_text(s->args, "precision"), "");
     row("model");
     printf("%s, %s parameters in %" PRId64 " tensors, T = %" PRId64 "\n", s->info.kind,
            cli_grouped(s->info.parameters).text, s->info.tensors, s->info.training_steps);

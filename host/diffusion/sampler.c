@@ -89,8 +89,8 @@ static tw_status ask(tw_sampler *s, tw_sampler_chunk *c, const int32_t *labels, 
     const tw_tensor t = view(s, c->t, c->n, 0, true);
     tw_tensor out = view(s, answer, c->n, s->out_channels, false);
     s->ctx->error[0] = 0;
-    const tw_status status = s->denoiser.evaluate(s->denoiser.user, &x, &t, labels, &out,
-                                                  s->ctx->backend->stream);
+    const tw_status status =
+        s->denoiser.evaluate(s->denoiser.user, &x, &t, labels, &out, s->ctx->backend->stream);
     if (status == TW_OK) return TW_OK;
     if (!s->ctx->error[0]) tw_fail(s->ctx, status, "%s", tw_status_name(status));
     return tw_fail_prefix(s->ctx, status, "sampler: the denoiser at step %lld of %lld",
@@ -144,6 +144,7 @@ tw_status tw_sampler_run(tw_sampler *sampler, int64_t n, const int32_t *labels, 
                        "tw_sampler_run: a sampler and a place for the samples are needed");
     TW_TRY(check_run(sampler, n, labels));
     const int64_t most = sampler->options.max_batch;
+    TW_TRY(tw_rounded_refresh(&sampler->rounded));
     for (int64_t first = 0; first < n; first += most) {
         const part p = {.first = first,
                         .count = n - first < most ? n - first : most,
@@ -164,7 +165,7 @@ tw_status tw_sampler_memory(tw_sampler *sampler, int64_t n, size_t *bytes) {
                        (long long)n);
     const int64_t most = sampler->options.max_batch;
     const int64_t sizes[2] = {n < most ? n : most, n > most ? n % most : 0};
-    *bytes = (size_t)sampler->steps * TW_COEF_WIDTH * sizeof(float);
+    *bytes = (size_t)sampler->steps * TW_COEF_WIDTH * sizeof(float) + sampler->rounded.bytes;
     for (int i = 0; i < 2; i++) {
         if (sizes[i] == 0) continue;
         tw_sampler_chunk *c;

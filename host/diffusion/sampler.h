@@ -10,6 +10,7 @@
 
 #include "backend/op.h"
 #include "graph/budget.h"
+#include "models/rounded.h"
 
 /* The plans and buffers of one batch size. All buffers are the device's. */
 typedef struct tw_sampler_chunk {
@@ -47,7 +48,8 @@ struct tw_sampler {
     bool guided, learned; /* learned: the update reads a variance from the second half */
     tw_op_attr update;
     int64_t *timesteps, steps;
-    void *table; /* float32[steps, TW_COEF_WIDTH] on the device */
+    void *table;        /* float32[steps, TW_COEF_WIDTH] on the device */
+    tw_rounded rounded; /* the model's weights, refreshed by every run */
     uint64_t clock;
     tw_sampler_chunk *chunks[TW_SAMPLER_CHUNKS];
 };

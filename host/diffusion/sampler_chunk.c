@@ -10,6 +10,7 @@
 #include "core/philox.h"
 #include "diffusion/coefficients.h"
 #include "graph/builder.h"
+#include "graph/precision.h"
 #include "models/model.h"
 
 static tw_status device_buffer(tw_sampler *s, tw_sampler_chunk *c, int64_t count, size_t size,
@@ -103,7 +104,9 @@ static tw_value mean_part(const tw_sampler *s, tw_plan *plan, tw_value m) {
  * null label. */
 static tw_status put_network(tw_sampler *s, tw_sampler_chunk *c, step_values *v) {
     const int64_t n = s->guided ? 2 * c->n : c->n;
-    tw_network_inputs in = {.x = s->guided ? tw_plan_repeat_batch(c->step, v->x) : v->x,
+    const tw_dtype format = tw_precision_format(s->options.precision);
+    const tw_value x = format == TW_F32 ? v->x : tw_plan_convert(c->step, v->x, format);
+    tw_network_inputs in = {.x = s->guided ? tw_plan_repeat_batch(c->step, x) : x,
                             .t = tw_build_step_time(c->step, v->table, v->rng, n, TW_COEF_TIME),
                             .labels = TW_NONE,
                             .rng = TW_NONE};
@@ -111,7 +114,8 @@ static tw_status put_network(tw_sampler *s, tw_sampler_chunk *c, step_values *v)
     c->labels = in.labels;
     tw_network network;
     TW_TRY(tw_model_build(s->model, c->step, &in, &network));
-    const tw_status status = tw_model_bind(s->model, c->step, &network, s->model->storage, NULL);
+    const tw_status status =
+        tw_model_bind(s->model, c->step, &network, s->model->storage, s->rounded.weights, NULL);
     tw_free(s->ctx, network.parameters);
     const tw_value m = mean_part(s, c->step, network.out);
     v->m = s->guided ? tw_plan_slice_batch(c->step, m, 0, c->n) : m;
@@ -131,7 +135,9 @@ static tw_status make_step(tw_sampler *s, tw_sampler_chunk *c) {
     int64_t shape[TW_MAX_RANK];
     const int rank = batch_shape(s, c->n, channels(s), shape);
     step_values v = {TW_NONE, TW_NONE, TW_NONE, TW_NONE, TW_NONE};
-    TW_TRY(tw_plan_create(s->ctx, NULL, &c->step));
+    tw_plan_options options = TW_PLAN_OPTIONS_INIT;
+    if (s->model) tw_precision_set(&options, s->options.precision);
+    TW_TRY(tw_plan_create(s->ctx, &options, &c->step));
     tw_plan_hold_parameters(c->step);
     TW_TRY(outside(c->step, "x", true, TW_F32, rank, shape, c->x, &v.x));
     TW_TRY(outside_table(s, c->step, &v.table));

@@ -11,6 +11,7 @@
 #include "diffusion/samplers/method.h"
 #include "diffusion/schedule.h"
 #include "diffusion/scheduler_config.h"
+#include "graph/precision.h"
 #include "models/architecture.h"
 #include "models/model.h"
 
@@ -182,13 +183,16 @@ static tw_status configure(tw_sampler *s, const tw_schedule *schedule,
     if (s->options.max_batch < 1 || s->options.max_batch > INT32_MAX)
         return tw_fail(s->ctx, TW_ERROR_ARGUMENT, "sampler: max_batch %lld, expected 1 or more",
                        (long long)s->options.max_batch);
+    TW_TRY(tw_precision_check(s->ctx, "sampler", s->options.precision));
     TW_TRY(set_timesteps(s, schedule->steps));
     TW_TRY(set_clipping(s));
     TW_TRY(set_guidance(s));
     TW_TRY(set_variance(s));
     TW_TRY(set_table(s, schedule));
     set_update(s);
-    return TW_OK;
+    if (!s->model) return TW_OK;
+    return tw_rounded_make(s->model, tw_precision_format(s->options.precision), s->model->storage,
+                           &s->rounded);
 }
 
 static tw_status finish(tw_sampler *s, tw_status status, tw_sampler **out) {
@@ -255,6 +259,7 @@ void tw_sampler_free(tw_sampler *sampler) {
     tw_context *ctx = sampler->ctx;
     for (int i = 0; i < TW_SAMPLER_CHUNKS; i++) tw_sampler_chunk_free(sampler, sampler->chunks[i]);
     ctx->backend->release(ctx->backend, sampler->table);
+    tw_rounded_free(ctx, &sampler->rounded);
     tw_free(ctx, sampler->timesteps);
     tw_model_free(sampler->model);
     tw_free(ctx, sampler);

@@ -32,7 +32,7 @@ static tw_status prepare(tw_model *model, tw_evaluation *e) {
     TW_TRY(tw_model_build(model, e->plan, &e->in, &network));
     e->out = network.out;
     tw_plan_keep(e->plan, e->out);
-    tw_status s = tw_model_bind(model, e->plan, &network, model->storage, NULL);
+    tw_status s = tw_model_bind(model, e->plan, &network, model->storage, NULL, NULL);
     tw_free(model->ctx, network.parameters);
     return s == TW_OK ? tw_plan_compile(e->plan) : s;
 }

@@ -54,14 +54,17 @@ tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs
 }
 
 tw_status tw_model_bind(tw_model *model, tw_plan *plan, const tw_network *network, void *base,
-                        void *gradients) {
-    const size_t size = tw_dtype_size(plan->precision);
+                        void *rounded, void *gradients) {
     for (int64_t i = 0; i < model->weights.count; i++) {
         const tw_weight *w = &model->weights.items[i];
-        const size_t offset = (size_t)w->offset * size;
-        TW_TRY(tw_plan_bind(plan, network->parameters[i], (char *)base + offset));
-        tw_value g = gradients ? tw_plan_gradient(plan, network->parameters[i]) : TW_NONE;
-        if (g != TW_NONE) TW_TRY(tw_plan_bind(plan, g, (char *)gradients + offset));
+        const tw_value p = network->parameters[i];
+        const size_t size = tw_dtype_size(tw_plan_desc(plan, p)->dtype);
+        const size_t wide = tw_dtype_size(plan->wide);
+        void *from = size == wide ? base : rounded;
+        TW_TRY(tw_plan_bind(plan, p, (char *)from + (size_t)w->offset * size));
+        const tw_value g = gradients ? tw_plan_gradient(plan, p) : TW_NONE;
+        if (g != TW_NONE)
+            TW_TRY(tw_plan_bind(plan, g, (char *)gradients + (size_t)w->offset * wide));
     }
     return TW_OK;
 }
@@ -172,6 +175,7 @@ static void *address(const tw_model *model, const tw_weight *w) {
 
 static tw_status upload(tw_model *model, const tw_weight *w, const float *file, float *plan) {
     tw_backend *backend = model->ctx->backend;
+    model->version++;
     tw_weight_from_file(w, file, plan);
     return backend->upload(backend, address(model, w), plan, (size_t)w->count * sizeof *plan);
 }

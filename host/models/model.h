@@ -43,6 +43,7 @@ struct tw_model {
     void *arch_config; /* of the architecture */
     tw_weights weights;
     void *storage;                    /* device memory, float32[weights.total] */
+    int64_t version;                  /* counts changes of the weights */
     struct tw_evaluation *evaluation; /* the plan of tw_model_forward's last batch size, or null */
 };
 
@@ -67,10 +68,11 @@ typedef struct tw_network_inputs {
 tw_status tw_model_build(tw_model *model, tw_plan *plan, const tw_network_inputs *in,
                          tw_network *out);
 
-/* Binds every parameter to its place in the flat float32 (or float64, by the plan's precision)
- * vector at `base`, and, where `gradients` is not null, the gradients likewise. */
+/* Binds every parameter to its place in the flat float32 (float64 in double) vector at `base`, or,
+ * where the plan has it in 16 bits, in the vector of that format at `rounded` (which may be null
+ * without any); and, where `gradients` is not null, the gradients as in `base`. */
 tw_status tw_model_bind(tw_model *model, tw_plan *plan, const tw_network *network, void *base,
-                        void *gradients);
+                        void *rounded, void *gradients);
 
 /* A model without values for its weights (all zero). Both texts are copied; `scheduler` null means
  * DDPM's defaults; the names are for messages. */

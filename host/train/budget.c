@@ -6,6 +6,7 @@ static tw_status count(const tw_trainer *t, tw_trainer_budget *out) {
     const size_t vector = (size_t)t->model->weights.total * sizeof(float);
     tw_state_item items[TW_STATE_ITEMS];
     *out = (tw_trainer_budget){.weights = vector,
+                               .rounded = t->rounded.bytes,
                                .gradients = vector,
                                .optimizer = 2 * vector,
                                .ema = t->ema ? vector : 0};

@@ -10,6 +10,7 @@
 #include "graph/budget.h"
 #include "graph/builder.h"
 #include "models/model.h"
+#include "models/rounded.h"
 
 /* Values of a plan that runs the network on a batch and takes its loss. */
 typedef struct tw_loss_plan {
@@ -31,8 +32,11 @@ struct tw_trainer {
     /* Flat float32 vectors of model->weights.total elements on the device, beside the weights; the
      * optimizer works on the leading weights.trainable of them. */
     void *gradients, *first_moment, *second_moment, *ema;
-    void *count; /* int64[2]: updates, skipped */
-    void *loss;  /* float32[1]: sum over the micro-steps of one step */
+    void *count;                     /* int64[2]: updates, skipped */
+    void *loss;                      /* float32[1]: sum over the micro-steps of one step */
+    tw_rounded rounded, rounded_ema; /* weights and ema as the network reads them; the second is
+                                        made when first needed */
+    int64_t version;                 /* of the model's weights that `rounded` has */
 
     tw_loss_plan micro; /* forward, backward, += gradients */
     tw_plan *update;    /* norm, AdamW, EMA, gradients cleared */
@@ -52,7 +56,7 @@ tw_status tw_trainer_build_validation(tw_trainer *trainer, bool ema, tw_loss_pla
 
 /* What training takes on the device, and of the host while a save is written, in bytes. */
 typedef struct tw_trainer_budget {
-    size_t weights, gradients, optimizer, ema;
+    size_t weights, rounded, gradients, optimizer, ema;
     tw_plan_budget plans;
     size_t snapshot;
 } tw_trainer_budget;

@@ -2,6 +2,7 @@
 #include "train/internal.h"
 
 #include "core/philox.h"
+#include "graph/precision.h"
 
 /* Device tables by time step: {A, 1 - A}, and the loss weight. */
 typedef struct tw_tables {
@@ -81,6 +82,7 @@ tw_status tw_trainer_build_micro(tw_trainer *t) {
     double part = 1.0 / (double)t->options.accumulate;
     tw_plan_options options = TW_PLAN_OPTIONS_INIT;
     options.recompute = t->options.recompute;
+    tw_precision_set(&options, t->options.precision);
     TW_TRY(tw_plan_create(t->ctx, &options, &p->plan));
     tw_tables tables = declare_tables(t, p->plan);
     tw_status s = describe_loss(t, p, tables, true, &network, &loss);
@@ -91,7 +93,9 @@ tw_status tw_trainer_build_micro(tw_trainer *t) {
         tw_build_next_step(p->plan, p->rng);
         if (s == TW_OK) s = tw_plan_bind(p->plan, sum, t->loss);
     }
-    if (s == TW_OK) s = tw_model_bind(t->model, p->plan, &network, t->model->storage, t->gradients);
+    if (s == TW_OK)
+        s = tw_model_bind(t->model, p->plan, &network, t->model->storage, t->rounded.weights,
+                          t->gradients);
     if (s == TW_OK) s = tw_plan_compile(p->plan);
     if (s == TW_OK) s = write_tables(t, p->plan, tables);
     tw_free(t->ctx, network.parameters);
@@ -101,18 +105,25 @@ tw_status tw_trainer_build_micro(tw_trainer *t) {
 tw_status tw_trainer_build_validation(tw_trainer *t, bool ema, tw_loss_plan *p) {
     tw_network network = {TW_NONE, NULL};
     tw_value loss;
-    TW_TRY(tw_plan_create(t->ctx, NULL, &p->plan));
+    tw_plan_options options = TW_PLAN_OPTIONS_INIT;
+    void *masters = ema ? t->ema : t->model->storage;
+    tw_precision_set(&options, t->options.precision);
+    if (ema)
+        TW_TRY(tw_rounded_make(t->model, tw_precision_format(t->options.precision), masters,
+                               &t->rounded_ema));
+    const tw_rounded *rounded = ema ? &t->rounded_ema : &t->rounded;
+    TW_TRY(tw_plan_create(t->ctx, &options, &p->plan));
     tw_tables tables = declare_tables(t, p->plan);
     tw_status s = describe_loss(t, p, tables, false, &network, &loss);
     tw_plan_keep(p->plan, p->per_sample);
-    if (s == TW_OK)
-        s = tw_model_bind(t->model, p->plan, &network, ema ? t->ema : t->model->storage, NULL);
+    if (s == TW_OK) s = tw_model_bind(t->model, p->plan, &network, masters, rounded->weights, NULL);
     if (s == TW_OK) s = tw_plan_compile(p->plan);
     if (s == TW_OK) s = write_tables(t, p->plan, tables);
     tw_free(t->ctx, network.parameters);
     if (s != TW_OK) {
         tw_plan_free(p->plan);
         p->plan = NULL;
+        if (ema) tw_rounded_free(t->ctx, &t->rounded_ema);
     }
     return s;
 }
@@ -127,6 +138,10 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     tw_value m = tw_plan_state(plan, "first_moment", TW_F32, 1, total);
     tw_value v = tw_plan_state(plan, "second_moment", TW_F32, 1, total);
     tw_value ema = t->ema ? tw_plan_state(plan, "ema", TW_F32, 1, total) : TW_NONE;
+    tw_value rounded =
+        t->rounded.plan
+            ? tw_plan_state(plan, "rounded", tw_precision_format(t->options.precision), 1, total)
+            : TW_NONE;
     tw_value count = tw_plan_state(plan, "count", TW_I64, 1, two);
     tw_value loss = tw_plan_state(plan, "loss", TW_F32, 1, one);
     t->hyper = tw_plan_input(plan, "hyper", TW_F32, 1, hypers);
@@ -135,7 +150,7 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     tw_value norm = tw_build_global_norm(plan, g);
     /* The norm, unless the loss is not finite: then neither is this, and the update is skipped. */
     tw_value guard = tw_plan_add(plan, norm, loss, 1.0, 0.0);
-    tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema, TW_NONE);
+    tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema, rounded);
     tw_build_copy(plan, norm, t->norm_out);
     tw_build_copy(plan, loss, t->loss_out);
     tw_build_fill(plan, g, 0.0);
@@ -148,5 +163,6 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     for (size_t i = 0; i < sizeof bound / sizeof *bound; i++)
         TW_TRY(tw_plan_bind(plan, bound[i].value, bound[i].address));
     if (t->ema) TW_TRY(tw_plan_bind(plan, ema, t->ema));
+    if (rounded != TW_NONE) TW_TRY(tw_plan_bind(plan, rounded, t->rounded.weights));
     return tw_plan_compile(plan);
 }

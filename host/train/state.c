@@ -158,6 +158,7 @@ static tw_status load_items(tw_trainer *t, const tw_safetensors *st, const char 
             return tw_fail(t->ctx, TW_ERROR_FORMAT, "%s: %s: expected %lld numbers of %s", path,
                            items[i].name, (long long)items[i].count, tw_dtype_name(items[i].dtype));
     }
+    t->model->version++;
     for (int i = 0; i < n; i++)
         TW_TRY(b->upload(b, items[i].address, found[i]->data, found[i]->bytes));
     return TW_OK;

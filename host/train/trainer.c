@@ -4,6 +4,7 @@
 
 #include "core/checked.h"
 #include "core/options.h"
+#include "graph/precision.h"
 #include "train/internal.h"
 #include "train/state.h"
 
@@ -102,6 +103,9 @@ static tw_status make_vectors(tw_trainer *t) {
 
 tw_status tw_trainer_build(tw_trainer *t) {
     TW_TRY(make_vectors(t));
+    TW_TRY(tw_rounded_make(t->model, tw_precision_format(t->options.precision), t->model->storage,
+                           &t->rounded));
+    t->version = t->model->version - 1;
     TW_TRY(tw_trainer_build_micro(t));
     return tw_trainer_build_update(t);
 }
@@ -139,6 +143,11 @@ tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
     tw_context *ctx = model->ctx;
     TW_TRY(tw_options_read(ctx, "trainer", &o, sizeof o, options));
     TW_TRY(check_numbers(ctx, &o));
+    TW_TRY(tw_precision_check(ctx, "trainer", o.precision));
+    if (o.precision == TW_PRECISION_F16)
+        return tw_fail(ctx, TW_ERROR_UNSUPPORTED,
+                       "trainer: precision fp16 is for sampling: small gradients would vanish; "
+                       "expected fp32, tf32 or bf16");
     tw_trainer *t = tw_allocate(ctx, 1, sizeof *t);
     if (!t) return TW_ERROR_MEMORY;
     t->ctx = ctx;
@@ -172,6 +181,8 @@ void tw_trainer_free(tw_trainer *t) {
     void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema, t->count, t->loss};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) b->release(b, vectors[i]);
     tw_model_free(t->model);
+    tw_rounded_free(t->ctx, &t->rounded);
+    tw_rounded_free(t->ctx, &t->rounded_ema);
     tw_free(t->ctx, t);
 }
 
@@ -204,12 +215,21 @@ static tw_status read_metrics(tw_trainer *t, double lr, tw_train_metrics *out) {
     return tw_options_write(t->ctx, "train metrics", out, &m, sizeof m);
 }
 
+/* The network's copy of the weights, after anyone but the optimizer changed them. */
+static tw_status follow_model(tw_trainer *t) {
+    if (t->version == t->model->version) return TW_OK;
+    TW_TRY(tw_rounded_refresh(&t->rounded));
+    t->version = t->model->version;
+    return TW_OK;
+}
+
 tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
     if (!t) return tw_fail(NULL, TW_ERROR_ARGUMENT, "trainer: step: no trainer");
     const tw_trainer_options *o = &t->options;
     if (t->step >= o->steps)
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: step: all %lld steps are done",
                        (long long)o->steps);
+    TW_TRY(follow_model(t));
     for (int64_t i = 0; i < o->accumulate; i++) {
         tw_status s = tw_trainer_feed(t, t->loader, &t->micro);
         if (s == TW_OK) s = tw_plan_run(t->micro.plan);
@@ -231,6 +251,7 @@ tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
     };
     TW_TRY(tw_plan_write(t->update, t->hyper, hyper, sizeof hyper));
     TW_TRY(tw_plan_run(t->update));
+    t->version = ++t->model->version;
     t->step++;
     return out ? read_metrics(t, lr, out) : TW_OK;
 }
@@ -251,6 +272,7 @@ tw_status tw_trainer_validate(tw_trainer *t, int ema, int64_t limit, double *los
         return tw_fail(t->ctx, TW_ERROR_ARGUMENT, "trainer: validate: there is no EMA");
     tw_loss_plan *p = &t->validate[ema ? 1 : 0];
     if (!p->plan) TW_TRY(tw_trainer_build_validation(t, ema != 0, p));
+    TW_TRY(ema ? tw_rounded_refresh(&t->rounded_ema) : follow_model(t));
     int64_t total = tw_loader_size(t->held_out), batch = t->options.batch_size;
     if (limit > 0 && limit < total) total = limit;
     TW_TRY(tw_loader_seek(t->held_out, 0));
@@ -293,6 +315,7 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
     TW_TRY(tw_plan_get_stats(t->update, &update));
     tw_trainer_memory m = {.size = sizeof m,
                            .weights = vector,
+                           .rounded = t->rounded.bytes,
                            .gradients = vector,
                            .optimizer = 2 * vector,
                            .ema = t->ema ? vector : 0,

@@ -61,13 +61,14 @@ typedef struct tw_sampler_options {
     int want_x, want_x0;   /* for the hook */
     tw_step_hook hook;
     void *hook_user;
+    tw_precision precision; /* of the model's network; a callback always gets float32 */
 } tw_sampler_options;
 
 #define TW_SAMPLER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(tw_sampler_options), TW_SAMPLER_DDIM, 50, 0.0, TW_VARIANCE_FIXED_SMALL,             \
             TW_SPACING_LEADING, 0, 0, 1, TW_CLIPPING_DEFAULT, 1.0, 0.995, 1.0, 0, 1.0, 0, 0, 64,   \
-            0, 0, 0, 0                                                                             \
+            0, 0, 0, 0, TW_PRECISION_F32                                                           \
     }
 
 /* A sampler over a model, which it holds. Options are copied. Step counts, the time-step list and

@@ -28,6 +28,15 @@ TW_API const char *tw_dtype_name(tw_dtype dtype);
 /* A stream of the device on which work is ordered (a cudaStream_t); null on the CPU. */
 typedef void *tw_stream;
 
+/* What a network computes with. Weights are kept in float32 whatever this is, as are statistics,
+ * losses, gradients of weights, and the states of optimizer and sampler. */
+typedef enum tw_precision {
+    TW_PRECISION_F32 = 0,
+    TW_PRECISION_TF32 = 1, /* float32; a GPU may round the operands of products to tf32 */
+    TW_PRECISION_BF16 = 2,
+    TW_PRECISION_F16 = 3 /* not for training: small gradients would vanish */
+} tw_precision;
+
 /* A plain view: the memory belongs to whoever made it. Strides count elements. */
 typedef struct tw_tensor {
     void *data;

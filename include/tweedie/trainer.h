@@ -39,12 +39,14 @@ typedef struct tw_trainer_options {
     double snr_gamma;
     uint64_t seed;
     tw_recompute recompute;
+    tw_precision precision;
 } tw_trainer_options;
 
 #define TW_TRAINER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(tw_trainer_options), 1000, 64, 1, 1e-3, TW_LR_CONSTANT, 100, 0.9, 0.999, 1e-8, 0.0, \
-            1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0, TW_RECOMPUTE_NONE           \
+            1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0, TW_RECOMPUTE_NONE,          \
+            TW_PRECISION_F32                                                                       \
     }
 
 /* A trainer of `model`'s weights. It holds the model; the data set must outlive it. A model with
@@ -78,7 +80,7 @@ TW_API tw_status tw_trainer_ema_model(tw_trainer *trainer, tw_model **out);
 TW_API tw_status tw_trainer_save(tw_trainer *trainer, const char *directory);
 /* Takes up such a state: later steps give the same numbers to the bit as an unbroken run. The
  * trainer must have been created with the same model configuration, data and options (`steps` may
- * grow). */
+ * grow; in another precision the run goes on from the same weights to other numbers). */
 TW_API tw_status tw_trainer_resume(tw_trainer *trainer, const char *directory);
 
 /* A copy of what a trainer would save at this moment, in the host's memory, so that training can go
@@ -100,6 +102,7 @@ typedef struct tw_trainer_memory {
     size_t size;
     size_t weights, gradients, optimizer, ema, arena, staging; /* bytes */
     size_t snapshot;                                           /* of one, while there is one */
+    size_t rounded; /* the weights in the network's format */
 } tw_trainer_memory;
 TW_API tw_status tw_trainer_get_memory(const tw_trainer *trainer, tw_trainer_memory *out);
 

@@ -70,7 +70,7 @@ TEST_F(Options, ChoicesAreListed) {
     fails(2, {"train", "--lr-schedule", "cos"}, {"expected constant, cosine or linear"});
     fails(2, {"train", "--preset", "m"},
           {"--preset: expected scurve, shapes, images, mnist or cifar10"});
-    fails(2, {"train", "--precision", "bf16"}, {"--precision: expected fp32"});
+    fails(2, {"train", "--precision", "fp16"}, {"--precision: expected fp32, tf32 or bf16"});
 }
 
 TEST_F(Options, AFullStdoutIsAnError) {

@@ -84,6 +84,47 @@ TEST_F(CudaSampling, SamplesAsTheCpuDoes) {
     Note("of_rms", worst);
 }
 
+double RmsDistance(const Floats &got, const Floats &want) {
+    double d = 0, sum = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        d += std::pow((double)got[i] - (double)want[i], 2);
+        sum += std::pow((double)want[i], 2);
+    }
+    return got.size() == want.size() ? std::sqrt(d / sum) : NAN;
+}
+
+TEST_F(CudaSampling, SamplesInLowPrecisionAsTheCpuDoes) {
+    const struct {
+        tw_precision precision;
+        double tolerance; // of the CPU's float32: five steps of such weights make much of rounding
+    } formats[] = {{TW_PRECISION_TF32, 3e-2}, {TW_PRECISION_BF16, 2e-1}, {TW_PRECISION_F16, 3e-2}};
+    for (const char *config : {kMlp, kUnet, kAttention}) {
+        tw_sampler_options o = FiveSteps();
+        Drawn exact;
+        const auto draw = [&](tw_device device) {
+            Context c(device);
+            tw_model *m = MakeModel(c.get(), config);
+            Drawn d = Draw(m, o, 3, {0, 2, 1});
+            tw_model_free(m);
+            if (device == TW_DEVICE_CUDA) {
+                EXPECT_EQ(c.logged(), "");
+            }
+            return d;
+        };
+        exact = draw(TW_DEVICE_CPU);
+        for (const auto &f : formats) {
+            o.precision = f.precision;
+            const Drawn got = draw(TW_DEVICE_CUDA);
+            const double x = RmsDistance(got.x, exact.x);
+            EXPECT_LT(x, f.tolerance) << f.precision;
+            EXPECT_GT(x, 1e-6) << f.precision << ": is that another format?";
+            EXPECT_LT(RmsDistance(got.x0, exact.x0), f.tolerance) << f.precision;
+            EXPECT_EQ(draw(TW_DEVICE_CUDA).x, got.x) << "from run to run";
+            Note(("x" + std::to_string(f.precision)).c_str(), x);
+        }
+    }
+}
+
 // What a callback on the device does: out = x / 2, queued on the stream that it is given.
 tw_status Halve(void *user, const tw_tensor *x, const tw_tensor *, const int32_t *, tw_tensor *out,
                 tw_stream stream) {

@@ -3,6 +3,7 @@
 #include "networks.h"
 
 extern "C" {
+#include "core/halfs.h"
 #include "graph/internal.h"
 #include "graph/times.h"
 #include "train/internal.h"
@@ -13,7 +14,7 @@ namespace {
 class CudaTraining : public CudaEngine {};
 
 struct Training {
-    Floats losses, norms, weights, ema;
+    Floats losses, norms, weights, ema, rounded; // the last: bf16, as numbers
     double held_out = 0;
 };
 
@@ -52,12 +53,14 @@ tw_trainer_options ThreeSteps(bool images) {
     return o;
 }
 
-Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_RECOMPUTE_NONE) {
+Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_RECOMPUTE_NONE,
+               tw_precision precision = TW_PRECISION_F32) {
     Training r;
     tw_model *m = MakeModel(ctx, config);
     tw_dataset *d = MakeData(ctx, m);
     tw_trainer_options o = ThreeSteps(config != kMlp);
     o.recompute = recompute;
+    o.precision = precision;
     tw_trainer *t = nullptr;
     EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(ctx);
     for (int i = 0; t && i < 3; i++) {
@@ -72,6 +75,13 @@ Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_
         EXPECT_EQ(tw_trainer_validate(t, 1, 0, &r.held_out), TW_OK) << tw_context_error(ctx);
         r.weights = Storage(m, m->storage);
         r.ema = Storage(m, t->ema);
+    }
+    if (t && precision == TW_PRECISION_BF16) {
+        std::vector<uint16_t> bits(r.weights.size());
+        EXPECT_EQ(
+            ctx->backend->download(ctx->backend, bits.data(), t->rounded.weights, 2 * bits.size()),
+            TW_OK);
+        for (const uint16_t b : bits) r.rounded.push_back(tw_bf16_to_f32(b));
     }
     tw_trainer_free(t);
     tw_dataset_free(d);
@@ -98,6 +108,32 @@ TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
     }
 }
 
+// In bf16 the two round at other places, in tf32 only the device rounds; what the network reads are
+// the optimizer's weights, rounded, to the bit.
+TEST_F(CudaTraining, TrainsInLowPrecisionAsTheCpuDoes) {
+    for (const char *config : {kMlp, kUnet, kAttention})
+        for (tw_precision precision : {TW_PRECISION_TF32, TW_PRECISION_BF16}) {
+            SCOPED_TRACE(std::string(config).substr(0, 40) + " " + std::to_string(precision));
+            const double tolerance = precision == TW_PRECISION_BF16 ? 1e-2 : 2e-3;
+            std::vector<Training> r;
+            OnBoth([&](tw_context *ctx) {
+                r.push_back(Train(ctx, config, TW_RECOMPUTE_NONE, precision));
+            });
+            const double loss = Distance(r[1].losses, r[0].losses),
+                         norm = Distance(r[1].norms, r[0].norms),
+                         weights = Distance(r[1].weights, r[0].weights);
+            EXPECT_LT(loss, tolerance);
+            EXPECT_LT(norm, 2 * tolerance);
+            EXPECT_LT(weights, tolerance);
+            EXPECT_NEAR(r[1].held_out, r[0].held_out, tolerance * r[0].held_out);
+            EXPECT_NE(r[1].losses, r[0].losses);
+            Note("loss", loss);
+            Note("norm", norm);
+            for (size_t i = 0; i < r[1].rounded.size(); i++)
+                ASSERT_EQ(r[1].rounded[i], tw_bf16_to_f32(tw_f32_to_bf16(r[1].weights[i]))) << i;
+        }
+}
+
 TEST_F(CudaTraining, RecomputationKeepsTheBits) {
     for (const char *config : {kMlp, kUnet}) {
         Context c(TW_DEVICE_CUDA);
@@ -111,12 +147,17 @@ TEST_F(CudaTraining, RecomputationKeepsTheBits) {
     }
 }
 
-TEST_F(CudaTraining, IsPlannedWithoutMemory) {
+class CudaPlanning : public CudaTraining, public ::testing::WithParamInterface<tw_precision> {};
+INSTANTIATE_TEST_SUITE_P(Precisions, CudaPlanning,
+                         ::testing::Values(TW_PRECISION_F32, TW_PRECISION_BF16));
+
+TEST_P(CudaPlanning, NeedsNoMemory) {
     Context planning(TW_DEVICE_CUDA), real(TW_DEVICE_CUDA);
     tw_backend_plan_only(planning.get()->backend);
     const size_t before = emulated::device_bytes();
     tw_model *planned = MakeModel(planning.get(), kUnet);
     tw_trainer_options o = ThreeSteps(true);
+    o.precision = GetParam();
     tw_trainer_budget b = {};
     EXPECT_EQ(tw_trainer_plan_budget(planned, &o, &b), TW_OK) << tw_context_error(planning.get());
     EXPECT_EQ(emulated::device_bytes(), before);
@@ -131,6 +172,8 @@ TEST_F(CudaTraining, IsPlannedWithoutMemory) {
     }
     EXPECT_EQ(b.plans.kept + b.plans.passing + b.plans.workspace + b.plans.gaps, memory.arena);
     EXPECT_EQ(b.plans.inputs + b.plans.held, memory.staging);
+    EXPECT_EQ(b.rounded, memory.rounded);
+    EXPECT_EQ(b.rounded, GetParam() == TW_PRECISION_BF16 ? memory.weights / 2 : 0);
     tw_trainer_free(t);
     tw_dataset_free(d);
     tw_model_free(m);
@@ -139,13 +182,24 @@ TEST_F(CudaTraining, IsPlannedWithoutMemory) {
 
 TEST_F(CudaTraining, TrainsWithTheLibraries) {
     if (!kHaveLibraries) GTEST_SKIP() << "built without the headers of cuDNN or cuBLASLt";
-    const Libraries libraries;
-    std::vector<Training> r;
-    OnBoth([&](tw_context *ctx) { r.push_back(Train(ctx, kAttention)); }, "cudnn");
-    EXPECT_GT(fake_state()->executed, 100);
-    EXPECT_LT(Distance(r[1].losses, r[0].losses), 1e-5);
-    EXPECT_LT(Distance(r[1].norms, r[0].norms), 2e-5);
-    EXPECT_LT(Distance(r[1].weights, r[0].weights), 1e-5);
+    const struct {
+        tw_precision precision;
+        double tolerance;
+    } formats[] = {{TW_PRECISION_F32, 1e-5}, {TW_PRECISION_TF32, 2e-3}, {TW_PRECISION_BF16, 1e-2}};
+    for (const auto &f : formats) {
+        SCOPED_TRACE(f.precision);
+        const Libraries libraries;
+        std::vector<Training> r;
+        OnBoth(
+            [&](tw_context *ctx) {
+                r.push_back(Train(ctx, kAttention, TW_RECOMPUTE_NONE, f.precision));
+            },
+            "cudnn");
+        EXPECT_GT(fake_state()->executed, 100);
+        EXPECT_LT(Distance(r[1].losses, r[0].losses), f.tolerance);
+        EXPECT_LT(Distance(r[1].norms, r[0].norms), 2 * f.tolerance);
+        EXPECT_LT(Distance(r[1].weights, r[0].weights), f.tolerance);
+    }
 }
 
 struct Micro { // a trainer's first plan, run by hand

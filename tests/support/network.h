@@ -97,7 +97,7 @@ template <class Real> class Run {
         total_ = model->weights.total;
         NET_OK(ctx_, ctx_->backend->allocate(ctx_->backend, Bytes(), &base_));
         NET_OK(ctx_, ctx_->backend->allocate(ctx_->backend, Bytes(), &slope_));
-        NET_OK(ctx_, tw_model_bind(model, plan_, &network_, base_, slope_));
+        NET_OK(ctx_, tw_model_bind(model, plan_, &network_, base_, nullptr, slope_));
         NET_OK(ctx_, tw_plan_compile(plan_));
         WriteLabels(labels);
     }

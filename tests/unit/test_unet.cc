@@ -380,7 +380,7 @@ TEST(Unet, DropoutNeedsAnRng) {
         tw_network network;
         NET_OK(m.ctx, tw_model_build(m.model, plan, &in, &network));
         tw_plan_keep(plan, network.out);
-        NET_OK(m.ctx, tw_model_bind(m.model, plan, &network, m.model->storage, nullptr));
+        NET_OK(m.ctx, tw_model_bind(m.model, plan, &network, m.model->storage, nullptr, nullptr));
         NET_OK(m.ctx, tw_plan_compile(plan));
         const int64_t rng[] = {9, 0, k, 0};
         if (k) {

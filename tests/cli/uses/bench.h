@@ -144,6 +144,23 @@ static const std::vector<Use> bench_uses = {
          EXPECT_EQ(b.text(0, "device"), "\"CPU, 2 threads\"");
          EXPECT_EQ(b.number(0, "threads"), 2);
      }},
+    {"bench",
+     {"precision", "recompute"},
+     [](EveryOption &t) {
+         t.make_models();
+         const EveryOption::Words train = {"train", "--model", "images"},
+                                  sample = {"sample", "--model", "images"};
+         for (const auto &words : {train, sample}) {
+             const BenchLines b(t, EveryOption::joined(words, {"--precision", "bf16"}));
+             EXPECT_EQ(b.text(0, "precision"), "\"bf16\"");
+             EXPECT_GT(b.number(1, "memory/rounded"), 0);
+         }
+         const auto arena = [&](const char *what) {
+             const BenchLines b(t, EveryOption::joined(train, {"--recompute", what}));
+             return b.number(1, "memory/arena");
+         };
+         EXPECT_LT(arena("blocks"), arena("none"));
+     }},
 };
 
 static const std::vector<Misuse> bench_misuses = {
@@ -199,5 +216,15 @@ static const std::vector<Misuse> bench_misuses = {
      {"train", "--model", "points", "--device", "cpu", "--provider", "own"},
      2,
      "expected auto with --device cpu"},
+    {"bench",
+     "precision",
+     {"train", "--precision", "fp16"},
+     2,
+     "belongs to `tweedie bench sample`"},
+    {"bench",
+     "recompute",
+     {"sample", "--recompute", "norms"},
+     2,
+     "belongs to `tweedie bench train`"},
     {"bench", "threads", {"train", "--threads", "two"}, 2, "a whole number from 0 to 1024"},
 };

@@ -65,6 +65,22 @@ static const std::vector<Use> info_uses = {
          }
      }},
     {"info",
+     {"precision"},
+     [](EveryOption &t) {
+         const auto part = [&](const char *purpose, const char *precision, const char *key) {
+             json_t *j = t.json({"info", "--plan", "--preset", "mnist", "--json", "--for", purpose,
+                                 "--precision", precision});
+             EXPECT_STREQ(json_string_value(json_object_get(j, "precision")), precision);
+             const json_int_t bytes =
+                 json_integer_value(json_object_get(json_object_get(j, "bytes"), key));
+             json_decref(j);
+             return bytes;
+         };
+         EXPECT_EQ(2 * part("train", "bf16", "rounded"), part("train", "fp32", "weights"));
+         EXPECT_EQ(2 * part("sample", "fp16", "rounded"), part("sample", "fp32", "weights"));
+         EXPECT_LT(part("train", "bf16", "kept"), part("train", "fp32", "kept") * 6 / 10);
+     }},
+    {"info",
      {"for", "batch-size"},
      [](EveryOption &t) {
          t.make_models();
@@ -97,6 +113,12 @@ static const std::vector<Misuse> info_misuses = {
     {"info", "preset", {"--preset", "scurve"}, 2, "belongs to --plan"},
     {"info", "for", {"--for", "sample"}, 2, "belongs to --plan"},
     {"info", "batch-size", {"--batch-size", "8"}, 2, "belongs to --plan"},
+    {"info", "precision", {"--precision", "bf16"}, 2, "belongs to --plan"},
+    {"info",
+     "precision",
+     {"--plan", "--preset", "scurve", "--precision", "fp16"},
+     2,
+     "belongs to --for sample"},
     {"info", "recompute", {"--recompute", "norms"}, 2, "belongs to --plan"},
     {"info",
      "recompute",

@@ -125,6 +125,18 @@ static const std::vector<Use> sample_uses = {
          EXPECT_NE(head("1"), head("8"));
          EXPECT_EQ(head("8"), head("64"));
      }},
+    {"sample",
+     {"precision"},
+     [](EveryOption &t) {
+         t.make_models();
+         for (const char *model : {"images", "points"})
+             for (const char *precision : {"bf16", "fp16"}) {
+                 t.changes_samples(model, {}, {"--precision", precision});
+                 const Result r = t.works({"sample", "--model", model, "--out", "a.npy", "--n", "2",
+                                           "--steps", "2", "--precision", precision});
+                 EXPECT_NE(r.out.find(std::string(", ") + precision), std::string::npos) << r.out;
+             }
+     }},
 };
 
 static const std::vector<Misuse> sample_misuses = {
@@ -200,5 +212,6 @@ static const std::vector<Misuse> sample_misuses = {
      {"--model", "points", "--out", "a.npy", "--device", "cpu", "--provider", "own"},
      2,
      "expected auto with --device cpu"},
+    {"sample", "precision", {"--precision", "fp8"}, 2, "fp32, tf32, bf16 or fp16"},
     {"sample", "threads", {"--threads", "-2"}, 2, "a whole number from 0 to 1024"},
 };

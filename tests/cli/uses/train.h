@@ -245,6 +245,29 @@ static const std::vector<Use> train_uses = {
          EXPECT_EQ(t.last.out, t.read(run + "/metrics.jsonl"));
      }},
     {"train",
+     {"precision"},
+     [](EveryOption &t) {
+         t.make_configs();
+         const std::string wide = t.trained("classes.json");
+         const Result tf32 =
+             t.run({"train", "--config", "classes.json", "--out", "tf32", "--precision", "tf32"});
+         EXPECT_EQ(tf32.err, "tweedie: precision tf32: the CPU computes in float32\n");
+         EXPECT_EQ(t.weights("tf32"), t.weights(wide));
+         const EveryOption::Words bf16 = {"--precision", "bf16"};
+         const std::string half = t.trained("classes.json", bf16);
+         EXPECT_NE(t.last.out.find(", bf16"), std::string::npos) << t.last.out;
+         EXPECT_NE(t.last.out.find(", in bf16 "), std::string::npos) << t.last.out;
+         EXPECT_EQ(t.kept(half, "precision"), "\"bf16\"");
+         EXPECT_NE(t.weights(half), t.weights(wide));
+         EXPECT_EQ(t.weights(half).size(), t.weights(wide).size()) << "saved as float32";
+         const auto loss = t.logged(half, "loss"), exact = t.logged(wide, "loss");
+         for (size_t i = 0; i < exact.size(); i++) EXPECT_NEAR(loss[i], exact[i], 0.02 * exact[i]);
+         const std::string run =
+             t.trained("classes.json", EveryOption::joined(bf16, {"--steps", "2"}));
+         t.works({"train", "--out", run, "--resume", "--steps", "4"});
+         EXPECT_EQ(t.weights(run), t.weights(half));
+     }},
+    {"train",
      {"device", "provider", "precision", "threads"},
      [](EveryOption &t) {
          t.make_configs();
@@ -326,7 +349,7 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "check-finite", {"--check-finite=yes"}, 2, "takes no value"},
     {"train", "log-json", {"--log-json=1"}, 2, "takes no value"},
     {"train", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
-    {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32"},
+    {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32, tf32 or bf16"},
     {"train", "recompute", {"--recompute", "all"}, 2, "none, norms or blocks"},
     {"train", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
     {"train",
