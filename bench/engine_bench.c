@@ -26,8 +26,8 @@
 
 enum { TRAIN, SAMPLE, DEVICE };
 static const char *const modes[] = {"train", "sample", "device", NULL};
-static const char *const devices[] = {"auto", "cpu", "cuda", NULL}; /* by tw_device */
-static const char *const formats[] = {"fp32", "tf32", "bf16", "fp16", NULL};
+static const char *const devices[] = {"auto", "cpu", "cuda", NULL};          /* by tw_device */
+static const char *const formats[] = {"fp32", "tf32", "bf16", "fp16", NULL}; /* by tw_precision */
 
 typedef struct bench {
     int mode;
@@ -160,6 +160,7 @@ static tw_status start_training(bench *b) {
     TW_TRY(b->data ? tw_dataset_open(b->ctx, b->data, NULL, &b->dataset) : make_data(b));
     o.steps = 1 << 30;
     o.batch_size = b->batch;
+    o.precision = (tw_precision)b->format;
     return tw_trainer_create(b->model, b->dataset, &o, &b->trainer);
 }
 
@@ -171,6 +172,7 @@ static tw_status start_sampling(bench *b) {
     fill_labels(b, b->batch, b->labels);
     o.steps = b->steps;
     o.max_batch = b->batch;
+    o.precision = (tw_precision)b->format;
     return tw_sampler_create(b->model, &o, &b->sampler);
 }
 
@@ -178,10 +180,7 @@ static tw_status open_context(bench *b) {
     tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
     o.device = (tw_device)b->device;
     o.threads = (int)b->threads;
-    TW_TRY(tw_context_create(&o, &b->ctx));
-    if (b->format == 0) return TW_OK;
-    return tw_fail(b->ctx, TW_ERROR_UNSUPPORTED, "--format %s: the engine computes in fp32 so far",
-                   formats[b->format]);
+    return tw_context_create(&o, &b->ctx);
 }
 
 static tw_status start(bench *b) {
@@ -252,7 +251,7 @@ static tw_status planned(const bench *b, size_t *bytes) {
         *bytes += (size_t)b->model->weights.total * sizeof(float);
     } else if (b->mode == TRAIN) {
         TW_TRY(tw_trainer_get_memory(b->trainer, &m));
-        *bytes = m.weights + m.gradients + m.optimizer + m.ema + m.arena + m.staging;
+        *bytes = m.weights + m.rounded + m.gradients + m.optimizer + m.ema + m.arena + m.staging;
     }
     return TW_OK;
 }

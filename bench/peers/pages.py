@@ -83,10 +83,11 @@ def load(document):
 def cpu_page(document):
     head = document[0]
     networks = list(dict.fromkeys(r["network"] for r in rows(document)))
+    formats = list(dict.fromkeys(r["format"] for r in rows(document)))
     lines = ["# The CPU beside PyTorch", "",
              "Written by `bench/peers/engine.py --device cpu --write`:",
              "; ".join(NETWORKS[n] for n in networks) + ",",
-             "in float32, the same weights and number of threads, the two programs in turn. Medians in",
+             f"in {', '.join(formats)}, the same weights and number of threads, the two programs in turn. Medians in",
              "milliseconds, by the clock (p10 to p90 in brackets) and of processor time, which other programs",
              "on the machine disturb less. A ratio says how many times quicker tweedie is.", "",
              f"Commit {head['commit']}, {head['cpu']}, {head['processors']} processors, "
@@ -96,7 +97,8 @@ def cpu_page(document):
     for r in rows(document):
         if "failed" in r:
             continue
-        line = [r["what"], str(r["batch"]), str(r["threads"])]
+        what = r["what"] if len(formats) == 1 else f"{r['what']}, {r['format']}"
+        line = [what, str(r["batch"]), str(r["threads"])]
         for key, name, ends in (("seconds", "ratio", True),
                                 ("processor_seconds", "ratio_processor", False)):
             line += [milliseconds(r[who], key=key, ends=ends) for who in ("tweedie", "pytorch")]

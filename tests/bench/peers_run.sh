@@ -18,6 +18,12 @@ expect "status 0" test $? = 0
 expect "two rows with a ratio" test "$(grep -c '"ratio":' "$work/lines.jsonl")" = 2
 expect "a page" grep -q "^Checked before: loss within" "$log"
 
+case=bf16 log=$work/bf16.log
+"$python" "$peers/engine.py" --build "$build" --python "$python" --device cpu --tiny --seconds 0 \
+    --format bf16 --json "$work/lines.jsonl" >"$log" 2>&1
+expect "status 0" test $? = 0
+expect "two rows with a ratio" test "$(grep -c '"ratio":' "$work/lines.jsonl")" = 2
+
 case=other-weights log=$work/other.log
 "$python" "$peers/pytorch.py" make --network tiny --out "$work/one" >"$log" 2>&1
 "$python" "$peers/pytorch.py" make --network tiny --seed 1 --out "$work/other" >>"$log" 2>&1
