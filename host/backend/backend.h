@@ -16,6 +16,7 @@ struct tw_backend {
     /* During a run: constant operands may have other values than in the plan's last one. */
     bool parameters_changed;
     bool plans_only; /* see tw_backend_plan_only */
+    bool plain;      /* runs make their calls one by one, where they could be replayed */
 
     /* Device memory aligned to 256 bytes. Zero bytes give a null address. */
     tw_status (*allocate)(tw_backend *b, size_t bytes, void **out);
@@ -39,6 +40,9 @@ struct tw_backend {
     tw_status (*recorded)(tw_backend *b, void **out);
     tw_status (*replay)(tw_backend *b, void *recording);
     void (*forget)(tw_backend *b, void *recording);
+    /* Joules that the device has taken so far, and the part of the last moments in which it was at
+     * work; NAN where that is not known. Null where nothing counts. */
+    void (*meter)(tw_backend *b, double *joules, double *busy);
     /* Seconds at which everything so far was done: differences are the cost of what lies between.
      */
     double (*clock)(tw_backend *b);

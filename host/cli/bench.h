@@ -9,6 +9,8 @@
 #include "graph/times.h"
 
 #define CLI_BENCH_SPLIT 3 /* calls of the second pass */
+#define CLI_BENCH_METERED                                                                          \
+    1.0                   /* seconds at least, for joules that are counted some ten times in one */
 #define CLI_BENCH_LIST 32 /* numbers of one list */
 
 typedef struct cli_bench_list {
@@ -26,6 +28,9 @@ typedef struct cli_bench_row {
     int64_t count, capacity;
     double total;     /* of them */
     double processor; /* seconds of processor time of all threads in the timed calls */
+    double joules;    /* of the device in the timed calls; NAN: not counted, or too short */
+    double busy;      /* part of the time in which the device was at work, at their end; NAN */
+    double plain;     /* the median second of a call that is not replayed; NAN: none is replayed */
     bool complete;    /* nothing below is missing, and all repeats are there */
     bool finite;      /* the numbers that came out */
     double process;   /* bytes: the most that this process has held so far */

@@ -1,6 +1,7 @@
 /* Measuring one row of a benchmark: creation, the first call, the steady state, and in a second
  * pass where the time goes. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,6 +13,8 @@
 #include "cli/signals.h"
 #include "core/context.h"
 
+#define PLAIN_CALLS 5
+
 /* Processor time of all threads. */
 static double processor_seconds(void) {
     struct timespec t;
@@ -21,6 +24,12 @@ static double processor_seconds(void) {
 
 tw_status cli_bench_wait(const cli_bench *b) {
     return b->ctx->backend->synchronize(b->ctx->backend);
+}
+
+/* NAN where nothing is counted. */
+static void meter(const cli_bench *b, double *joules, double *busy) {
+    *joules = *busy = (double)NAN;
+    if (b->ctx->backend->meter) b->ctx->backend->meter(b->ctx->backend, joules, busy);
 }
 
 static tw_status call(cli_bench *b, cli_bench_row *row, double *seconds) {
@@ -112,6 +121,9 @@ static tw_status time_calls(cli_bench *b, cli_bench_row *row) {
         show_progress(b, row, "warm-up", i, warmup);
         TW_TRY(call(b, row, &seconds));
     }
+    double joules, joules_then, busy;
+    TW_TRY(cli_bench_wait(b));
+    meter(b, &joules_then, &busy);
     const double before = processor_seconds();
     tw_status s = TW_OK;
     while (s == TW_OK && (row->count < repeats || row->total < least)) {
@@ -121,6 +133,24 @@ static tw_status time_calls(cli_bench *b, cli_bench_row *row) {
             s = tw_fail(b->ctx, TW_ERROR_MEMORY, "out of memory");
     }
     row->processor = processor_seconds() - before;
+    meter(b, &joules, &row->busy);
+    if (row->total >= CLI_BENCH_METERED) row->joules = joules - joules_then;
+    return s;
+}
+
+/* The same calls, one kernel at a time. */
+static tw_status time_plain(cli_bench *b, cli_bench_row *row) {
+    tw_backend *backend = b->ctx->backend;
+    double seconds[PLAIN_CALLS];
+    tw_status s = TW_OK;
+    if (!backend->record) return TW_OK;
+    backend->plain = true;
+    for (int i = 0; i < PLAIN_CALLS && s == TW_OK; i++) {
+        show_progress(b, row, "call by call", i, PLAIN_CALLS);
+        s = call(b, row, &seconds[i]);
+    }
+    backend->plain = false;
+    if (s == TW_OK) row->plain = cli_quantile(seconds, PLAIN_CALLS, 0.5);
     return s;
 }
 
@@ -142,8 +172,10 @@ static tw_status split(cli_bench *b, cli_bench_row *row) {
 }
 
 int cli_bench_measure(cli_bench *b, cli_bench_row *row) {
+    row->joules = row->busy = row->plain = (double)NAN;
     tw_status s = begin(b, row);
     if (s == TW_OK) s = time_calls(b, row);
+    if (s == TW_OK) s = time_plain(b, row);
     if (row->count > 0) row->finite = b->work->finite(b, row);
     if (s == TW_OK) s = split(b, row);
     row->complete = s == TW_OK;

@@ -37,6 +37,11 @@ static double rate(const cli_bench_row *row, double amount) {
     return median > 0.0 ? amount / median : 0.0;
 }
 
+/* Of a sample; NAN where they were not counted. */
+static double joules(const cli_bench_row *row) {
+    return row->joules / ((double)row->count * (double)row->batch);
+}
+
 /* A part of --peak-tflops; NAN without one. */
 static double utilisation(const cli_bench *b, const cli_bench_row *row) {
     if (!cli_text(b->args, "peak-tflops")) return (double)NAN;
@@ -78,8 +83,6 @@ void cli_bench_show_head(const cli_bench *b) {
     printf("  %-12s %s\n", "included", b->work->included);
     printf("  %-12s in a second pass of %d %ss, call by call: %s\n", "split", CLI_BENCH_SPLIT, call,
            tw_times_clock_name(b->ctx));
-    printf("  %-12s joules, use of multiprocessors, a recorded graph against plain calls\n",
-           "not measured");
     printf("\n%4s %6s", "row", "batch");
     if (sampling) printf(" %6s", "steps");
     printf(" %10s", noun);
@@ -120,6 +123,19 @@ static void show_launches(const cli_bench *b, const cli_bench_row *row) {
     printf("; the process held %s at most so far\n", cli_bytes(row->process).text);
 }
 
+/* What only a GPU tells. */
+static void show_device(const cli_bench_row *row) {
+    if (!isfinite(row->plain)) return;
+    printf("%11s as a graph %.2f times as quick as call by call (%.2f ms)", "",
+           row->plain / quantile(row, 0.5), 1e3 * row->plain);
+    if (isfinite(row->busy)) printf("; at work %.0f%% of the time", 100.0 * row->busy);
+    if (isfinite(joules(row)))
+        printf("; %.3g joules a sample", joules(row));
+    else if (isfinite(row->busy) && row->total < CLI_BENCH_METERED)
+        printf("; joules take --seconds %g", CLI_BENCH_METERED);
+    putchar('\n');
+}
+
 void cli_bench_show_row(const cli_bench *b, const cli_bench_row *row) {
     const bool sampling = b->work == &cli_bench_sampling;
     const double used = utilisation(b, row);
@@ -138,6 +154,7 @@ void cli_bench_show_row(const cli_bench *b, const cli_bench_row *row) {
            1e3 * row->create, 1e3 * row->first);
     show_split(row);
     show_launches(b, row);
+    show_device(row);
     if (!row->finite) printf("%11s not all numbers that came out are finite\n", "");
     if (!row->complete) printf("%11s broken off\n", "");
     fflush(stdout);
@@ -196,10 +213,11 @@ json_t *cli_bench_row_json(const cli_bench *b, const cli_bench_row *row) {
         sampling ? json_real(rate(row, row->evaluations)) : json_null(), "images_per_s_sustained",
         samples * (double)row->count / row->total, "flops", flops(row), "flops_per_s",
         rate(row, flops(row)), "utilisation", number_json(utilisation(b, row)));
-    json_t *more =
-        json_pack("{s:f, s:f, s:O, s:o, s:o, s:n, s:n, s:n}", "create_seconds", row->create,
-                  "first_seconds", row->first, "launches", row->launches, "memory", memory, "split",
-                  split_json(b, row), "joules_per_image", "sm_utilisation", "graph_speedup");
+    json_t *more = json_pack("{s:f, s:f, s:O, s:o, s:o, s:o, s:o, s:o}", "create_seconds",
+                             row->create, "first_seconds", row->first, "launches", row->launches,
+                             "memory", memory, "split", split_json(b, row), "joules_per_image",
+                             number_json(joules(row)), "device_busy", number_json(row->busy),
+                             "graph_speedup", number_json(row->plain / quantile(row, 0.5)));
     if (j) json_object_update(j, more);
     json_decref(more);
     return j;

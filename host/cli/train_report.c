@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "cli/head.h"
 #include "cli/train.h"
 #include "train/internal.h"
@@ -102,14 +103,26 @@ static void smooth(cli_session *s, double loss, double seconds) {
     s->lap = s->lap > 0.0 ? 0.9 * s->lap + 0.1 * seconds : seconds;
 }
 
+/* Looks once a second, for looking takes time. */
+static void look_at_device(cli_session *s) {
+    tw_backend *b = s->ctx->backend;
+    const double now = cli_seconds();
+    double joules;
+    if (s->metered > 0.0 && now - s->metered < 1.0) return;
+    s->busy = (double)NAN;
+    if (b->meter) b->meter(b, &joules, &s->busy);
+    s->metered = now;
+}
+
 static void show_line(cli_session *s, const tw_train_metrics *m, double per_second) {
     const double now = cli_seconds();
     const double left =
         (double)(s->options.steps - m->step) * ((now - s->begun) / (double)(m->step - s->first));
-    char line[640];
-    snprintf(line, sizeof line, "loss %.4f  grad %.3g  lr %.2e  %s %s/s  memory %s  left %s",
+    char line[640], busy[32] = "";
+    if (isfinite(s->busy)) snprintf(busy, sizeof busy, "  GPU %.0f%%", 100.0 * s->busy);
+    snprintf(line, sizeof line, "loss %.4f  grad %.3g  lr %.2e  %s %s/s%s  memory %s  left %s",
              s->loss, m->grad_norm, m->lr, cli_rate(per_second).text,
-             cli_shape_noun(&s->shape, false), cli_bytes(cli_peak_memory()).text,
+             cli_shape_noun(&s->shape, false), busy, cli_bytes(cli_peak_memory()).text,
              cli_duration(left).text);
     if (cli_progress_live()) {
         const double done = (double)m->step / (double)s->options.steps;
@@ -159,15 +172,17 @@ int cli_train_show_step(cli_session *s, const tw_train_metrics *m, double second
     smooth(s, m->loss, seconds);
     const double per_step = (double)(s->options.batch_size * s->options.accumulate);
     const double per_second = s->lap > 0.0 ? per_step / s->lap : 0.0;
-    char line[640], bad[256];
+    char line[640], bad[256], busy[48] = "";
+    look_at_device(s);
+    if (isfinite(s->busy)) snprintf(busy, sizeof busy, ", \"device_busy\": %.2f", s->busy);
     const tw_status status = look_at_skip(s, m, bad, sizeof bad);
     if (status != TW_OK) return cli_fail_status(s->ctx, status);
     snprintf(line, sizeof line,
              "{\"step\": %" PRId64 ", \"loss\": %s, \"grad_norm\": %s, \"lr\": %s, "
-             "\"skipped\": %" PRId64 "%s%s%s, \"samples_per_s\": %.6g, \"time\": %.6f}",
+             "\"skipped\": %" PRId64 "%s%s%s, \"samples_per_s\": %.6g%s, \"time\": %.6f}",
              m->step, json_number(m->loss).text, json_number(m->grad_norm).text,
              json_number(m->lr).text, m->skipped, *bad ? ", \"not_finite\": \"" : "", bad,
-             *bad ? "\"" : "", per_second, cli_seconds() - s->begun);
+             *bad ? "\"" : "", per_second, busy, cli_seconds() - s->begun);
     int rc = cli_train_log(s, line);
     if (!rc)
         rc = log_scalars(s, m->step,

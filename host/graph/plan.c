@@ -340,8 +340,8 @@ static tw_status run_steps(tw_plan *plan, tw_step_watch watch, void *user) {
  * kernels make of constant operands differs, after these have changed. */
 static bool can_replay(const tw_plan *plan) {
     const bool remakes = plan->held_bytes > 0 && plan->backend->parameters_changed;
-    return plan->backend->record && plan->ran && !plan->unrecordable && !remakes &&
-           !plan->seconds && !plan->ctx->poison;
+    return plan->backend->record && !plan->backend->plain && plan->ran && !plan->unrecordable &&
+           !remakes && !plan->seconds && !plan->ctx->poison;
 }
 
 static tw_status record_run(tw_plan *plan) {

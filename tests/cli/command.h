@@ -30,6 +30,10 @@ extern "C" {
 #include "models/model.h"
 }
 
+#ifndef TW_COMMAND
+#define TW_COMMAND TW_BUILD_DIR "/host/tweedie"
+#endif
+
 struct Result {
     int status = -1; // exit status; 128 + number after a signal
     std::string out, err;
@@ -58,7 +62,7 @@ inline void exec_child(const std::vector<std::string> &args, const std::string &
     dup2(out, 1);
     dup2(err, 2);
     std::vector<char *> argv;
-    static char program[] = TW_BUILD_DIR "/host/tweedie";
+    static char program[] = TW_COMMAND;
     argv.push_back(program);
     for (const std::string &a : args) argv.push_back(const_cast<char *>(a.c_str()));
     argv.push_back(nullptr);

@@ -120,7 +120,7 @@ tw_cuda_result device_count(int *count) {
 }
 tw_cuda_result device_properties(int device, tw_cuda_properties *out) {
     if (device < 0 || device >= devices) return fail(TW_CUDA_FAILED, "invalid device ordinal");
-    *out = tw_cuda_properties{"Emulated GPU", major, minor, memory::capacity};
+    *out = tw_cuda_properties{"Emulated GPU", "0000:ec:00.0", major, minor, memory::capacity};
     return TW_CUDA_OK;
 }
 thread_local int used = -1;
@@ -354,6 +354,7 @@ tw_cuda_runtime table = {
     graph_destroy,
     "/no/libcudnn",
     "/no/libcublasLt",
+    FAKE_NVML,
 };
 
 } // namespace
@@ -389,6 +390,9 @@ bool failed() {
 void set_libraries(const char *cudnn, const char *cublaslt) {
     table.cudnn = cudnn ? cudnn : "/no/libcudnn";
     table.cublaslt = cublaslt ? cublaslt : "/no/libcublasLt";
+}
+void set_nvml(const char *file) {
+    table.nvml = file ? file : FAKE_NVML;
 }
 bool later(void *stream, std::function<bool()> call) {
     return launch(stream, std::move(call));

@@ -41,6 +41,8 @@ void break_captures(bool on);
 void break_stream();
 
 // Files of cuDNN and cuBLASLt; null: there are none.
+// The management library's file; null: the stand-in that the device begins with.
+void set_nvml(const char *file);
 void set_libraries(const char *cudnn, const char *cublaslt);
 // Queues or records a call that a library makes of its own.
 bool later(void *stream, std::function<bool()> call);

@@ -1,6 +1,8 @@
 // The GPU as a device: choosing it, its memory and copies, and what happens when it fails.
 #include "support.h"
 
+#include <chrono>
+#include <cmath>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -214,6 +216,31 @@ TEST_F(CudaDevice, ContextsOfSeveralThreadsAreIndependent) {
         });
     for (std::thread &t : threads) t.join();
     EXPECT_EQ(right, std::vector<int>(4, 20));
+}
+
+// NVML stands in: 100 watts. What cannot be known is NAN, be it the library, the device or a symbol.
+TEST_F(CudaDevice, IsMetered) {
+    double joules[2] = {}, busy = 0;
+    {
+        Context c(TW_DEVICE_CUDA);
+        tw_backend *b = c.get()->backend;
+        b->meter(b, &joules[0], &busy);
+        EXPECT_DOUBLE_EQ(busy, 0.73);
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        b->meter(b, &joules[1], &busy);
+        EXPECT_GE(joules[1] - joules[0], 4.5);
+        EXPECT_LT(joules[1] - joules[0], 500);
+    }
+    for (const char *file : {"/no/libnvidia-ml", "libc.so.6"}) {
+        emulated::set_nvml(file);
+        Context c(TW_DEVICE_CUDA);
+        tw_backend *b = c.get()->backend;
+        b->meter(b, &joules[0], &busy);
+        EXPECT_TRUE(std::isnan(joules[0]) && std::isnan(busy)) << file;
+    }
+    emulated::set_nvml(nullptr);
+    Context cpu(TW_DEVICE_CPU);
+    EXPECT_EQ(cpu.get()->backend->meter, nullptr);
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 /* A GPU as a backend: one stream, on which memory, copies and kernels are ordered. */
 #include "backend/cuda/cuda.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -115,8 +116,17 @@ static double cuda_clock(tw_backend *b) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static void cuda_meter(tw_backend *b, double *joules, double *busy) {
+    tw_cuda_backend *c = tw_cuda_of(b);
+    if (!c->metered) c->meter = tw_cuda_meter_open(b->ctx, c->rt->nvml, c->properties.pci);
+    c->metered = true;
+    *joules = c->meter ? tw_cuda_meter_joules(c->meter) : (double)NAN;
+    *busy = c->meter ? tw_cuda_meter_busy(c->meter) : (double)NAN;
+}
+
 static void cuda_destroy(tw_backend *b) {
     tw_cuda_backend *c = tw_cuda_of(b);
+    tw_cuda_meter_close(b->ctx, c->meter);
     if (c->stream && cuda_use(b) == TW_OK) {
         c->rt->stream_synchronize(c->stream);
         tw_cuda_staging_free(&c->staging, c->rt);
@@ -185,6 +195,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .recorded = cuda_recorded,
                            .replay = cuda_replay,
                            .forget = cuda_forget,
+                           .meter = cuda_meter,
                            .clock = cuda_clock,
                            .clock_name = "time on the wall, when the device was done",
                            .destroy = cuda_destroy};

@@ -3,6 +3,7 @@
 #define TW_BACKEND_CUDA_CUDA_H
 
 #include "backend/backend.h"
+#include "backend/cuda/meter.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/staging.h"
 
@@ -13,6 +14,8 @@ typedef struct tw_cuda_backend {
     tw_cuda_stream stream;
     tw_cuda_properties properties;
     tw_cuda_staging staging;
+    bool metered; /* whether it was tried to open the next */
+    tw_cuda_meter *meter;
     struct tw_vendor *vendor; /* null: its libraries are not wanted */
     const tw_provider *list[4];
 } tw_cuda_backend;

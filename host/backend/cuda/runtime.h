@@ -26,6 +26,7 @@ typedef enum tw_cuda_direction { TW_CUDA_IN, TW_CUDA_OUT, TW_CUDA_ON } tw_cuda_d
 
 typedef struct tw_cuda_properties {
     char name[64];
+    char pci[32];     /* its address, "0000:1b:00.0" */
     int major, minor; /* compute capability */
     size_t memory;
 } tw_cuda_properties;
@@ -73,7 +74,7 @@ typedef struct tw_cuda_runtime {
     tw_cuda_result (*graph_destroy)(tw_cuda_graph graph);
 
     /* Files of NVIDIA's libraries; NULL: as the loader finds them. */
-    const char *cudnn, *cublaslt;
+    const char *cudnn, *cublaslt, *nvml;
 } tw_cuda_runtime;
 
 /* The machine's own. */

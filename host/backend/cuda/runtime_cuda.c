@@ -55,6 +55,10 @@ static tw_cuda_result device_properties(int device, tw_cuda_properties *out) {
     const tw_cuda_result r = result(cudaGetDeviceProperties(&p, device));
     if (r != TW_CUDA_OK) return r;
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, p.name);
+    if (cudaDeviceGetPCIBusId(out->pci, (int)sizeof out->pci, device) != cudaSuccess) {
+        cudaGetLastError();
+        out->pci[0] = '\0';
+    }
     out->major = p.major;
     out->minor = p.minor;
     out->memory = p.totalGlobalMem;

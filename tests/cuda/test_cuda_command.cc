@@ -1,0 +1,93 @@
+// The command on an emulated GPU: what a user sees there and nowhere else.
+#include "cli/train_runs.h"
+
+namespace {
+
+class CudaCommand : public Train {
+  protected:
+    json_t *line(const std::string &file, size_t index) {
+        const std::vector<std::string> lines = lines_of(read(file));
+        json_t *j = index < lines.size() ? json_loads(lines[index].c_str(), 0, nullptr) : nullptr;
+        EXPECT_NE(j, nullptr) << file << " " << index;
+        return j;
+    }
+    std::vector<double> logged(const std::string &run, const char *key) {
+        std::vector<double> values;
+        for (const std::string &text : lines_of(read(run + "/metrics.jsonl"))) {
+            json_t *j = json_loads(text.c_str(), 0, nullptr);
+            values.push_back(json_number_value(json_object_get(j, key)));
+            json_decref(j);
+        }
+        return values;
+    }
+    // Largest difference of the arrays, relative to the largest number.
+    double apart(const std::string &a, const std::string &b) {
+        const Array x = load(a), y = load(b);
+        double worst = 0, most = 0;
+        EXPECT_EQ(x.values.size(), y.values.size());
+        for (size_t i = 0; i < x.values.size() && i < y.values.size(); i++) {
+            worst = std::fmax(worst, std::fabs(double(x.values[i]) - y.values[i]));
+            most = std::fmax(most, std::fabs(double(y.values[i])));
+        }
+        return worst / most;
+    }
+};
+
+TEST_F(CudaCommand, ARunGoesOnOnTheOtherDevice) {
+    const Result first =
+        works(with({"--out", "moved", "--steps", "4", "--device", "cuda", "--provider", "own"}));
+    EXPECT_NE(first.out.find("Emulated GPU"), std::string::npos) << first.out;
+    EXPECT_NE(first.out.find("GPU 73%"), std::string::npos) << first.out;
+    works({"train", "--out", "moved", "--resume", "--steps", "8", "--device", "cpu", "--provider",
+           "auto"});
+    works({"train", "--out", "moved", "--resume", "--steps", "12", "--device", "cuda"});
+    works(with({"--out", "stayed", "--steps", "12", "--device", "cpu"}));
+    const std::vector<double> moved = logged("moved", "loss"), stayed = logged("stayed", "loss");
+    ASSERT_EQ(moved.size(), 12u);
+    for (size_t i = 0; i < 12; i++) EXPECT_NEAR(moved[i], stayed[i], 1e-4 * stayed[i]) << i;
+    json_t *j = line("moved/metrics.jsonl", 0);
+    EXPECT_DOUBLE_EQ(json_number_value(json_object_get(j, "device_busy")), 0.73);
+    json_decref(j);
+    for (const char *device : {"cuda", "cpu"})
+        works({"sample", "--model", "moved", "--n", "20", "--steps", "10", "--device", device,
+               "--out", std::string(device) + ".npy"});
+    EXPECT_LT(apart("cuda.npy", "cpu.npy"), 1e-4);
+}
+
+TEST_F(CudaCommand, ARunInBf16GoesOnOnTheCpu) {
+    works(with({"--out", "half", "--steps", "3", "--device", "cuda", "--precision", "bf16"}));
+    works({"train", "--out", "half", "--resume", "--steps", "6", "--device", "cpu"});
+    works(with({"--out", "whole", "--steps", "6", "--device", "cpu"}));
+    const std::vector<double> half = logged("half", "loss"), whole = logged("whole", "loss");
+    ASSERT_EQ(half.size(), 6u);
+    for (size_t i = 0; i < 6; i++) EXPECT_NEAR(half[i], whole[i], 0.02 * whole[i]) << i;
+}
+
+// The stand-in for NVML counts 100 watts.
+TEST_F(CudaCommand, BenchMetersTheDevice) {
+    make_model("m", kPoints, kSchedule);
+    for (const char *mode : {"train", "sample"})
+        for (const char *seconds : {"1", "0"}) {
+            SCOPED_TRACE(std::string(mode) + " " + seconds);
+            const Result r = works({"bench", mode, "--model", "m", "--device", "cuda",
+                                    "--batch-size", "4", "--repeats", "2", "--seconds", seconds,
+                                    "--threads", "1", "--json", "b.jsonl"});
+            json_t *row = line("b.jsonl", 1);
+            const auto number = [&](const char *key) {
+                return json_number_value(json_object_get(row, key));
+            };
+            EXPECT_DOUBLE_EQ(number("device_busy"), 0.73);
+            EXPECT_GT(number("graph_speedup"), 0);
+            const double watts = number("joules_per_image") * number("images_per_s_sustained");
+            if (*seconds == '1') {
+                EXPECT_NEAR(watts, 100, 10);
+                EXPECT_NE(r.out.find("joules a sample"), std::string::npos) << r.out;
+            } else {
+                EXPECT_TRUE(json_is_null(json_object_get(row, "joules_per_image")));
+                EXPECT_NE(r.out.find("joules take --seconds 1"), std::string::npos) << r.out;
+            }
+            json_decref(row);
+        }
+}
+
+} // namespace
