@@ -190,12 +190,15 @@ const cli_command cli_bench_command = {
     .usage = "tweedie bench train|sample [--option VALUE ...]\n"
              "tweedie bench --replay FILE:ROW",
     .options = options,
-    .notes = "A row gives rate and time of a training step, or of a sampler's run, and its FLOP/s: "
-             "those of convolutions, attention and linear layers. The time of creating the trainer "
-             "or the sampler, and that of its first call, stand apart.\n"
-             "The split by class of operation comes from a second pass, timed operation by "
-             "operation, which may be slower than the first.\n"
-             "Ctrl-C ends with what was measured; a second one ends at once.",
+    .notes =
+        "A row gives rate and time of a training step, or of a sampler's run, and its FLOP/s: "
+        "those of convolutions, attention and linear layers. The time of creating the trainer "
+        "or the sampler, and that of its first call, stand apart.\n"
+        "The split by class of operation comes from a second pass, timed operation by "
+        "operation, which may be slower than the first.\n"
+        "On a GPU a row also says how much quicker a recorded graph is than the same calls one "
+        "by one, how busy the device was, and, after a second of timed calls, its joules.\n"
+        "Ctrl-C ends with what was measured; a second one ends at once.",
     .examples = examples,
     .operand = "train|sample",
     .run = run_bench};
