@@ -1,4 +1,6 @@
-// A CUDA runtime without a GPU: the table of backend/cuda/runtime.h over the emulated kernels.
+// A CUDA runtime without a GPU: the table of backend/cuda/runtime.h over the emulated kernels. In
+// the device build (TW_TEST_DEVICE, device.cpp) NVIDIA's own stands behind the same interface; what
+// only a stand-in can do is not there.
 //
 // Nothing that is queued on a stream happens before somebody waits for it: copies arrive as late as
 // they may. Device memory lies between guard zones, starts as NaN, and can be touched while queued
@@ -33,19 +35,22 @@ void fail_at(int64_t n, bool dry = false);
 bool failed(); // since fail_at
 void plenty();
 
-void set_devices(int count);
-void set_capability(int major, int minor);
 // Ends of captures fail.
 void break_captures(bool on);
+
+#ifndef TW_TEST_DEVICE
+void set_devices(int count);
+void set_capability(int major, int minor);
 // The next wait for a stream fails, and everything after it: as when a kernel went wrong.
 void break_stream();
 
-// Files of cuDNN and cuBLASLt; null: there are none.
 // The management library's file; null: the stand-in that the device begins with.
 void set_nvml(const char *file);
+// Files of cuDNN and cuBLASLt; null: there are none.
 void set_libraries(const char *cudnn, const char *cublaslt);
 // Queues or records a call that a library makes of its own.
 bool later(void *stream, std::function<bool()> call);
+#endif
 
 // What was wrong with the work so far (and forget it): guard zones, addresses, kernels' faults.
 std::string report();

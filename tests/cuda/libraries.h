@@ -1,4 +1,5 @@
-// Libraries that stand in for cuDNN and cuBLASLt, on the emulated device's streams.
+// Libraries that stand in for cuDNN and cuBLASLt, on the emulated device's streams. On a real
+// device its own are used.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -6,6 +7,17 @@
 #include <initializer_list>
 
 #include "emulated.h"
+
+#ifdef TW_TEST_DEVICE
+
+// Those of the machine, if it has any.
+constexpr bool kHaveLibraries = true;
+struct Libraries {
+    Libraries() {}
+};
+
+#else
+
 #include "vendor/fake/fake.h"
 
 extern "C" fake::State *fake_state();
@@ -34,3 +46,5 @@ class Libraries {
         EXPECT_EQ(fake_state()->live, 0) << "descriptors or handles left";
     }
 };
+
+#endif

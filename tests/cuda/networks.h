@@ -72,12 +72,65 @@ inline tw_model *MakeModel(tw_context *ctx, const char *config) {
     return m;
 }
 
+// Twenty samples with labels.
+inline tw_dataset *MakeData(tw_context *ctx, const tw_model *m) {
+    tw_model_info info = {};
+    info.size = sizeof info;
+    EXPECT_EQ(tw_model_get_info(m, &info), TW_OK);
+    int64_t elements = 1;
+    for (int i = 0; i < info.rank; i++) elements *= info.shape[i];
+    Floats x((size_t)(20 * elements));
+    std::vector<int32_t> labels(20);
+    for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(0.37f * (float)i);
+    for (size_t i = 0; i < labels.size(); i++) labels[i] = (int32_t)(i % 3);
+    tw_dataset *d = nullptr;
+    EXPECT_EQ(tw_dataset_from_memory(ctx, 20, info.rank, info.shape, x.data(), labels.data(), &d),
+              TW_OK)
+        << tw_context_error(ctx);
+    return d;
+}
+
 inline Floats Storage(tw_model *m, const void *from) {
     Floats all((size_t)m->weights.total);
     tw_backend *b = m->ctx->backend;
     EXPECT_EQ(b->download(b, all.data(), from, all.size() * sizeof(float)), TW_OK)
         << tw_context_error(m->ctx);
     return all;
+}
+
+struct Drawn {
+    Floats x, x0;
+};
+
+// `n` samples, and what they are thought to become at every step.
+inline Drawn Draw(tw_model *m, tw_sampler_options o, int64_t n,
+                  const std::vector<int32_t> &labels) {
+    Drawn r;
+    tw_model_info info = {};
+    info.size = sizeof info;
+    EXPECT_EQ(tw_model_get_info(m, &info), TW_OK);
+    int64_t elements = 1;
+    for (int i = 0; i < info.rank; i++) elements *= info.shape[i];
+    struct Hook {
+        Floats *x0;
+        int64_t elements;
+    } hook = {&r.x0, elements};
+    o.want_x0 = 1;
+    o.hook_user = &hook;
+    o.hook = [](void *user, const tw_step_info *info) {
+        Hook *h = static_cast<Hook *>(user);
+        h->x0->insert(h->x0->end(), info->x0, info->x0 + info->count * h->elements);
+        return 0;
+    };
+    tw_sampler *s = nullptr;
+    EXPECT_EQ(tw_sampler_create(m, &o, &s), TW_OK) << tw_context_error(m->ctx);
+    r.x.resize((size_t)(n * elements), NAN);
+    if (s) {
+        EXPECT_EQ(tw_sampler_run(s, n, labels.data(), nullptr, r.x.data()), TW_OK)
+            << tw_context_error(m->ctx);
+    }
+    tw_sampler_free(s);
+    return r;
 }
 
 class CudaEngine : public Cuda {

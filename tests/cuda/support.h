@@ -1,5 +1,5 @@
-// What the tests of the GPU's backend share: the emulated device, and that nothing was left or
-// spoilt.
+// What the tests of the GPU's backend share: the emulated device or a real one, and that nothing
+// was left or spoilt.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,8 +14,10 @@ class Cuda : public ::testing::Test {
   protected:
     void TearDown() override {
         emulated::plenty();
+#ifndef TW_TEST_DEVICE
         emulated::set_devices(1);
         emulated::set_capability(9, 0);
+#endif
         emulated::break_captures(false);
         EXPECT_EQ(emulated::report(), "");
         EXPECT_EQ(emulated::held(), 0);

@@ -17,6 +17,7 @@ namespace {
 
 class CudaDevice : public Cuda {};
 
+#ifndef TW_TEST_DEVICE
 TEST_F(CudaDevice, IsNamed) {
     Context c(TW_DEVICE_CUDA);
     ASSERT_EQ(c.status(), TW_OK) << tw_context_error(nullptr);
@@ -28,6 +29,7 @@ TEST_F(CudaDevice, IsNamed) {
     EXPECT_EQ(tw_context_threads(c.get()), 1);
     EXPECT_EQ(c.logged(), "");
 }
+#endif
 
 TEST_F(CudaDevice, AutoTakesTheGpuUnlessAProviderOfTheCpuIsAskedFor) {
     Context any(TW_DEVICE_AUTO);
@@ -39,6 +41,7 @@ TEST_F(CudaDevice, AutoTakesTheGpuUnlessAProviderOfTheCpuIsAskedFor) {
     EXPECT_EQ(cpu.logged(), "");
 }
 
+#ifndef TW_TEST_DEVICE
 TEST_F(CudaDevice, WithoutOneAutoTakesTheCpuAndSaysSo) {
     emulated::set_devices(0);
     Context any(TW_DEVICE_AUTO);
@@ -61,6 +64,7 @@ TEST_F(CudaDevice, AnOldOneIsRefused) {
     Context any(TW_DEVICE_AUTO);
     EXPECT_EQ(tw_context_device(any.get()), TW_DEVICE_CPU);
 }
+#endif
 
 TEST_F(CudaDevice, AnUnknownProviderIsRefused) {
     tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
@@ -170,13 +174,14 @@ TEST_F(CudaDevice, SaysHowMuchMemoryItHas) {
     ASSERT_EQ(b->memory(b, &total, &before), TW_OK) << tw_context_error(c.get());
     EXPECT_GE(total, before);
     void *address = nullptr;
-    ASSERT_EQ(b->allocate(b, 1 << 20, &address), TW_OK);
+    ASSERT_EQ(b->allocate(b, 256 << 20, &address), TW_OK);
     ASSERT_EQ(b->memory(b, &total, &left), TW_OK);
-    EXPECT_LE(left, before - (1 << 20));
+    EXPECT_LT(left, before - (128 << 20)); // a real one may have kept some of what was released
     b->release(b, address);
     EXPECT_EQ(cpu.get()->backend->memory, nullptr);
 }
 
+#ifndef TW_TEST_DEVICE
 TEST_F(CudaDevice, AFaultOnTheDeviceIsReportedEverywhere) {
     Context c(TW_DEVICE_CUDA);
     tw_backend *b = c.get()->backend;
@@ -192,6 +197,7 @@ TEST_F(CudaDevice, AFaultOnTheDeviceIsReportedEverywhere) {
     EXPECT_EQ(b->synchronize(b), TW_ERROR_DEVICE);
     b->release(b, there);
 }
+#endif
 
 // The launchers' stream is the context's: nothing runs on the default stream.
 TEST_F(CudaDevice, HasAStreamOfItsOwn) {
@@ -218,6 +224,7 @@ TEST_F(CudaDevice, ContextsOfSeveralThreadsAreIndependent) {
     EXPECT_EQ(right, std::vector<int>(4, 20));
 }
 
+#ifndef TW_TEST_DEVICE
 // NVML stands in: 100 watts. What cannot be known is NAN, be it the library, the device or a symbol.
 TEST_F(CudaDevice, IsMetered) {
     double joules[2] = {}, busy = 0;
@@ -242,5 +249,6 @@ TEST_F(CudaDevice, IsMetered) {
     Context cpu(TW_DEVICE_CPU);
     EXPECT_EQ(cpu.get()->backend->meter, nullptr);
 }
+#endif
 
 } // namespace
