@@ -1,4 +1,4 @@
-// A model's network with its loss and gradients in a plan of either precision.
+// A model's network with its loss and gradients in a plan of any precision.
 #ifndef TW_TEST_NETWORK_H
 #define TW_TEST_NETWORK_H
 
@@ -11,7 +11,11 @@
 extern "C" {
 #include "backend/backend.h"
 #include "core/context.h"
+#include "core/halfs.h"
+#include "graph/internal.h"
+#include "graph/precision.h"
 #include "models/model.h"
+#include "models/rounded.h"
 #include "models/weights.h"
 }
 
@@ -61,9 +65,11 @@ struct Labels {
 
 template <class Real> class Run {
   public:
-    Run(Model *owner, int64_t n) : owner_(owner), ctx_(owner->ctx), n_(n) {}
+    Run(Model *owner, int64_t n, tw_precision precision = TW_PRECISION_F32)
+        : owner_(owner), ctx_(owner->ctx), n_(n), precision_(precision) {}
     ~Run() {
         tw_plan_free(plan_);
+        tw_rounded_free(ctx_, &rounded_);
         tw_free(ctx_, network_.parameters);
         ctx_->backend->release(ctx_->backend, base_);
         ctx_->backend->release(ctx_->backend, slope_);
@@ -75,17 +81,20 @@ template <class Real> class Run {
         const tw_model_info info = owner_->Info();
         tw_model *model = owner_->model;
         tw_plan_options options = TW_PLAN_OPTIONS_INIT;
-        options.precision = kDtype<Real>;
+        tw_precision_set(&options, precision_);
+        if (sizeof(Real) == 8) options.precision = TW_F64;
+        const tw_dtype format = options.precision;
         NET_OK(ctx_, tw_plan_create(ctx_, &options, &plan_));
         std::vector<int64_t> shape = {n_};
         for (int i = 0; i < info.rank; i++) shape.push_back(info.shape[i]);
-        in_.x = tw_plan_input(plan_, "x", kDtype<Real>, info.rank + 1, shape.data());
+        in_.x = tw_plan_input(plan_, "x", format, info.rank + 1, shape.data());
         in_.t = tw_plan_input(plan_, "t", kDtype<Real>, 1, &n_);
         in_.labels = in_.rng = TW_NONE;
         const int64_t wide[2] = {n_, labels.width};
         if (!labels.whole.empty()) in_.labels = tw_plan_input(plan_, "labels", TW_I32, 1, &n_);
         if (!labels.real.empty())
-            in_.labels = tw_plan_input(plan_, "labels", kDtype<Real>, labels.width ? 2 : 1, wide);
+            in_.labels = tw_plan_input(plan_, "labels", labels.width ? format : kDtype<Real>,
+                                       labels.width ? 2 : 1, wide);
         shape.back() = info.out_channels;
         target_ = tw_plan_input(plan_, "target", kDtype<Real>, info.rank + 1, shape.data());
         tw_plan_want_gradient(plan_, in_.x);
@@ -97,7 +106,9 @@ template <class Real> class Run {
         total_ = model->weights.total;
         NET_OK(ctx_, ctx_->backend->allocate(ctx_->backend, Bytes(), &base_));
         NET_OK(ctx_, ctx_->backend->allocate(ctx_->backend, Bytes(), &slope_));
-        NET_OK(ctx_, tw_model_bind(model, plan_, &network_, base_, nullptr, slope_));
+        const tw_dtype rounded = sizeof(Real) == 8 ? TW_F32 : format; // double: none either
+        NET_OK(ctx_, tw_rounded_make(model, rounded, base_, &rounded_));
+        NET_OK(ctx_, tw_model_bind(model, plan_, &network_, base_, rounded_.weights, slope_));
         NET_OK(ctx_, tw_plan_compile(plan_));
         WriteLabels(labels);
     }
@@ -116,6 +127,7 @@ template <class Real> class Run {
         tw_backend *b = ctx_->backend;
         ASSERT_EQ(weights.size(), static_cast<size_t>(total_));
         NET_OK(ctx_, b->upload(b, base_, weights.data(), Bytes()));
+        NET_OK(ctx_, tw_rounded_refresh(&rounded_));
         NET_OK(ctx_, b->fill(b, slope_, 0, Bytes()));
         Write(in_.x, x);
         Write(in_.t, t);
@@ -138,9 +150,18 @@ template <class Real> class Run {
 
   private:
     size_t Bytes() const { return static_cast<size_t>(total_) * sizeof(Real); }
+    tw_dtype Format(tw_value v) const { return tw_plan_desc(plan_, v)->dtype; }
     template <class Host> void Write(tw_value v, const std::vector<Host> &host) {
         const std::vector<Real> real(host.begin(), host.end());
-        NET_OK(ctx_, tw_plan_write(plan_, v, real.data(), real.size() * sizeof(Real)));
+        if (tw_dtype_size(Format(v)) == sizeof(Real)) {
+            NET_OK(ctx_, tw_plan_write(plan_, v, real.data(), real.size() * sizeof(Real)));
+            return;
+        }
+        std::vector<uint16_t> bits;
+        for (Real x : real)
+            bits.push_back(Format(v) == TW_BF16 ? tw_f32_to_bf16((float)x)
+                                                : tw_f32_to_f16((float)x));
+        NET_OK(ctx_, tw_plan_write(plan_, v, bits.data(), bits.size() * sizeof bits[0]));
     }
     void WriteLabels(const Labels &labels) {
         if (!labels.real.empty()) Write(in_.labels, labels.real);
@@ -153,15 +174,23 @@ template <class Real> class Run {
         int64_t shape[TW_MAX_RANK], count = 1;
         const int rank = tw_plan_shape(plan_, v, shape);
         for (int i = 0; i < rank; i++) count *= shape[i];
-        std::vector<Real> out(static_cast<size_t>(count), NAN);
-        EXPECT_EQ(tw_plan_read(plan_, v, out.data(), out.size() * sizeof(Real)), TW_OK)
+        const auto n = static_cast<size_t>(count);
+        std::vector<Real> out(n, NAN);
+        std::vector<uint16_t> bits(n, 0xffff);
+        const bool wide = tw_dtype_size(Format(v)) == sizeof(Real);
+        void *const to = wide ? static_cast<void *>(out.data()) : bits.data();
+        EXPECT_EQ(tw_plan_read(plan_, v, to, n * (wide ? sizeof(Real) : 2)), TW_OK)
             << tw_context_error(ctx_);
+        for (size_t i = 0; i < n && !wide; i++)
+            out[i] = Format(v) == TW_BF16 ? tw_bf16_to_f32(bits[i]) : tw_f16_to_f32(bits[i]);
         return out;
     }
 
     Model *owner_;
     tw_context *ctx_;
     int64_t n_, total_ = 0;
+    tw_precision precision_;
+    tw_rounded rounded_ = {};
     tw_plan *plan_ = nullptr;
     tw_network_inputs in_ = {};
     tw_network network_ = {};

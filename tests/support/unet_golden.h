@@ -18,12 +18,10 @@ extern "C" {
 namespace unet_golden {
 
 struct Bounds {
-    double output;   // relative to max(|entry|, rms)
-    double gradient; // relative to max(own norm, 1e-6 of the global norm)
+    double output;              // relative to max(|entry|, rms)
+    double gradient;            // relative to max(own norm, 1e-6 of the global norm)
+    double cancelled = 0x1p-24; // of what should be zero, relative to the global norm
 };
-
-// Half the distance from 1 to the next number.
-template <class Real> constexpr double kEpsilon = sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24;
 
 inline std::string Share(double value) {
     char text[32];
@@ -87,7 +85,8 @@ class UnetGolden : public testing::TestWithParam<const char *> {
         return labels;
     }
 
-    template <class Real> void Check(const Bounds &bounds) {
+    template <class Real>
+    void Check(const Bounds &bounds, tw_precision precision = TW_PRECISION_F32) {
         ASSERT_NO_FATAL_FAILURE(Create(nullptr));
         const json_t *input = golden::At(root_.get(), "input");
         const int64_t n = golden::Whole(input, "batch");
@@ -96,7 +95,7 @@ class UnetGolden : public testing::TestWithParam<const char *> {
         std::vector<double> t;
         for (size_t i = 0; i < json_array_size(times); i++)
             t.push_back(json_number_value(json_array_get(times, i)));
-        network::Run<Real> run(&m_, n);
+        network::Run<Real> run(&m_, n, precision);
         ASSERT_NO_FATAL_FAILURE(run.Prepare(ReadLabels(n)));
         const auto x = golden::Batch(n, pixels * golden::Whole(input, "channels"), golden::kInput);
         const auto target = golden::Batch(n, pixels * m_.Info().out_channels, golden::kTarget);
@@ -106,7 +105,7 @@ class UnetGolden : public testing::TestWithParam<const char *> {
                     bounds.gradient);
         const double loss = golden::Number(root_.get(), "loss");
         EXPECT_NEAR(run.Loss(), loss, bounds.output * loss);
-        CheckGradients(run.Gradients(), bounds.gradient);
+        CheckGradients(run.Gradients(), bounds);
     }
 
     template <class Real>
@@ -118,7 +117,7 @@ class UnetGolden : public testing::TestWithParam<const char *> {
         RecordProperty(what, Share(d.entry / d.rms));
     }
 
-    template <class Real> void CheckGradients(const std::vector<Real> &flat, double bound) {
+    template <class Real> void CheckGradients(const std::vector<Real> &flat, const Bounds &bounds) {
         const json_t *rows = golden::At(root_.get(), "gradients");
         const double global = golden::Number(root_.get(), "grad_norm"), floor = 1e-6 * global;
         double worst = 0;
@@ -135,10 +134,10 @@ class UnetGolden : public testing::TestWithParam<const char *> {
             EXPECT_EQ(w.trainable, fixed == nullptr) << name;
             if (fixed) continue;
             const golden::Difference d = golden::Compare(file, row);
-            double allowed = bound * std::max(d.golden_norm, floor);
+            double allowed = bounds.gradient * std::max(d.golden_norm, floor);
             // A gradient that is zero by symmetry (a key's bias; a bias before a norm of one
             // channel a group) is a sum that cancels: rounding is all that is left of it.
-            if (d.golden_norm < 1e-12 * global) allowed = kEpsilon<Real> * global;
+            if (d.golden_norm < 1e-12 * global) allowed = bounds.cancelled * global;
             EXPECT_LE(d.norm, allowed) << name << ": norm " << d.golden_norm;
             EXPECT_LE(d.entry, allowed) << name << "[" << d.at << "]";
             worst = std::max(worst, std::max(d.norm, d.entry) / allowed);
