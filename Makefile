@@ -7,7 +7,7 @@ PREFIX   ?= /usr/local
 JOBS     ?= $(shell nproc)
 export CTEST_OUTPUT_ON_FAILURE = 1
 
-.PHONY: all packages configure build command demo test test-fast test-sanitize test-fuzz fuzz fuzz-build bench device-check install tidy format clean
+.PHONY: all packages configure build command demo test test-fast test-sanitize test-fuzz fuzz fuzz-build bench device-check device-bundle install tidy format clean
 
 all: build
 
@@ -57,9 +57,15 @@ bench: configure
 	cmake --build $(BUILD) -j $(JOBS) --target kernel_bench
 	@$(BUILD)/bench/kernel_bench
 
-# Everything a machine with a GPU and nvcc can say about the kernels: make device-check OUT=dir
+# Everything a machine with a GPU can say about kernels and engine: make device-check OUT=dir
 device-check:
 	sh bench/device_check.sh "$(OUT)"
+
+# What that runs, with the libraries that it needs, for a machine that cannot build it: the folder
+# build-bundle, and build-bundle.tar.xz, which device-check takes where it lies beside the sources.
+device-bundle:
+	@.ci/packages xz-utils
+	sh bench/device_bundle.sh build-bundle
 
 install: command
 	cmake --install $(BUILD) --prefix $(PREFIX)
@@ -71,4 +77,4 @@ format:
 	git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format -i
 
 clean:
-	rm -rf $(BUILD) $(SANITIZE) $(FUZZ) $(BUILD).log $(SANITIZE).log $(FUZZ).log
+	rm -rf $(BUILD) $(SANITIZE) $(FUZZ) build-device build-check build-bundle build-bundle.tar.xz $(BUILD).log $(SANITIZE).log $(FUZZ).log

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes bench/results/kernels.md: per kernel and format, the last commit whose device tests passed
-on a GPU, or "not yet".
+"""Writes bench/results/kernels.md: per kernel and format, and for whole models, the last commit whose
+device tests passed on a GPU, or "not yet".
 
     results_page.py [--check] [--add FILE]
 
@@ -60,6 +60,8 @@ def page():
     for family, names in KERNELS.items():
         for name in names:
             lines.append("| {} | {} |".format(name, " | ".join([last(family)] * len(FORMATS))))
+    lines += ["", "Whole models (training, sampling and PyTorch's gradients in fp32, tf32 and bf16; runs that",
+              "another device takes up): " + last("engine") + "."]
     return "\n".join(lines) + "\n"
 
 

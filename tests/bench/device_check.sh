@@ -37,34 +37,57 @@ while [ $# -gt 0 ]; do
 done
 exit "${PEERS_STATUS:-0}"
 EOF
-executable "$work/bin/cmake" <<'EOF'
-#!/bin/sh
-echo "cmake $*"
-[ "$1" = --build ] || exit 0
-[ "${BUILD_FAILS:-}" = "$(basename "$2")" ] && exit 1
-mkdir -p "$2"
-program() {
-    cat >"$2/$1" <<'END'
+executable "$work/bin/program" <<'EOF'
 #!/bin/sh
 name=$(basename "$0")
 echo "$name $*" >>"$CALLS"
+words="$*"
+while [ $# -gt 0 ]; do
+    [ "$1" = --json ] && echo '{"gpu":"stand-in"}' >"$2"
+    shift
+done
 case $name in
-kernel_bench)
-    while [ $# -gt 0 ]; do
-        [ "$1" = --json ] && echo '{"gpu":"stand-in"}' >"$2"
-        shift
-    done
-    exit "${BENCH_STATUS:-0}" ;;
+kernel_bench) exit "${BENCH_STATUS:-0}" ;;
+tweedie)
+    case $words in
+    bench*) exit 0 ;;
+    *) exit "${COMMAND_STATUS:-0}" ;;
+    esac
+    ;;
 esac
 [ "${NO_GPU:-}" ] && echo "Skipped: no CUDA device" && exit 0
+[ "$name" = "${TEST_HANGS:-}_device_test" ] && sleep 60
 [ "$name" = "${TEST_FAILS:-}_device_test" ] && echo "[  FAILED  ] planted" && exit 1
 exit 0
-END
-    chmod +x "$2/$1"
-}
+EOF
+executable "$work/bin/programs" <<'EOF'
+#!/bin/sh
+# programs FOLDER PATH ...: as they are built
+folder=$1
+shift
+for path; do
+    mkdir -p "$(dirname "$folder/$path")"
+    cp "$(dirname "$0")/program" "$folder/$path"
+done
+EOF
+kernels="tests/kernels/noise_device_test tests/kernels/wrappers_device_test tests/kernels/group_norm_device_test"
+models="host/tweedie tests/cuda/engine_device_test bench/engine_bench"
+export kernels models
+executable "$work/bin/cmake" <<'EOF'
+#!/bin/sh
+echo "cmake $*"
+if [ "$1" != --build ]; then
+    case "$4" in
+    */"${CONFIGURE_FAILS:-none}") echo "stand-in: no jansson" && exit 1 ;;
+    *) exit 0 ;;
+    esac
+fi
+[ "${BUILD_FAILS:-}" = "$(basename "$2")" ] && echo "error: planted" && exit 1
+# shellcheck disable=SC2086
 case $2 in
-*/bench) program kernel_bench "$2" ;;
-*) for family in noise wrappers group_norm; do program "${family}_device_test" "$2"; done ;;
+*/all) programs "$2" $kernels $models bench/kernel_bench ;;
+*/bench) programs "$2/.." bench/kernel_bench ;;
+*/kernels) programs "$2/../.." $kernels ;;
 esac
 EOF
 
@@ -73,46 +96,69 @@ run() { # run CASE [VARIABLE=value ...]: status, and the results in $out
     shift
     out=$work/$case
     log=$out.log
+    logs=$out.build/logs
     : >"$work/calls"
-    env CALLS="$work/calls" PATH="$work/bin:$PATH" "$@" sh "$check" "$out" >"$log" 2>&1
+    env CALLS="$work/calls" PATH="$work/bin:$PATH" BUNDLE= CHECK_BUILD="$out.build" "$@" \
+        sh "$check" "$out" >"$log" 2>&1
     status=$?
 }
 
 run passes
 expect "status 0" test "$status" = 0
-expect "the architecture of the GPU" grep -q CMAKE_CUDA_ARCHITECTURES=90a-real "$out/build-kernels.txt"
+expect "the architecture of the GPU" grep -q CMAKE_CUDA_ARCHITECTURES=90a-real "$logs/configure.txt"
 expect "the building blocks first" test "$(head -n 1 "$work/calls")" = "wrappers_device_test "
-expect "each family once on the device" test "$(grep -c '^wrappers_device_test' "$work/calls")" = 1
-expect "all families as passed" \
-    grep -q '"gpu":"Stand-in GPU".*"passed":\["wrappers", "group_norm", "noise"\]' "$out/verified.json"
-expect "the sanitizer's three tools" test "$(grep -c '^sanitizer' "$out/sanitizer.txt")" -ge 6
-expect "the benchmark's lines" grep -q stand-in "$out/kernels.jsonl"
+expect "everything as passed" grep -q \
+    '"gpu":"Stand-in GPU".*"passed":\["wrappers", "engine", "group_norm", "noise"\]' "$out/verified.json"
+expect "each family once on the device" test "$(grep -c '^group_norm_device_test $' "$work/calls")" = 1
+expect "the sanitizer over models" grep -q 'sanitizer --tool racecheck.*AStepAndASamplerRun' \
+    "$logs/sanitizer-racecheck-models.txt"
+expect "the sanitizer over the command" grep -q 'sanitizer --tool memcheck.*tweedie train' \
+    "$logs/sanitizer-memcheck-train.txt"
+expect "the sanitizer over kernels" test -s "$logs/sanitizer-synccheck-wrappers.txt"
+expect "the command on the GPU" grep -q '^tweedie train .*--steps 20 --device cuda' "$work/calls"
+expect "a run that the CPU resumes" grep -q '^tweedie train .*--resume .*--device cpu' "$work/calls"
+expect "the kernels' lines" grep -q stand-in "$out/kernels.jsonl"
+expect "the engine's lines" test "$(wc -l <"$out/engine.jsonl")" = 4
 expect "the small shapes before the large ones" \
     test "$(grep -m 1 kernel_bench "$work/calls")" = "kernel_bench --small --alone"
 expect "the quick form" grep -q 'kernel_bench --quick --alone --json' "$work/calls"
-expect "what the machine is" grep -q "Stand-in GPU, 1" "$out/machine.txt"
-expect "what is not measured" grep -q "not measured" "$out/first-things.txt"
+expect "what the machine is" grep -q "Stand-in GPU, 1" "$out/summary.txt"
+expect "how each part went" grep -q "whole models: passed" "$out/summary.txt"
+expect "what is not measured" grep -q "not measured" "$out/summary.txt"
+expect "few files" test "$(find "$out" -type f | wc -l)" -le 8
+expect "what the parts said" sh -c "tar -tzf '$out/logs.tar.gz' | grep -q test-engine.txt"
 
 run again # over the results of the last time
 expect "status 0" test "$status" = 0
 run again
 expect "status 0 in a folder that was used" test "$status" = 0
 expect "the building blocks again" grep -q '^wrappers_device_test' "$work/calls"
-expect "the building blocks as passed" grep -q '"wrappers"' "$out/verified.json"
+expect "one line of each part" test "$(grep -c 'kernels, wrappers' "$out/summary.txt")" = 1
 
-run whole QUICK=0 GTEST_SOURCE=/gtest
+run whole QUICK=0
 expect "the long form" grep -q 'kernel_bench --json' "$work/calls"
-expect "GoogleTest's sources" grep -q TW_GTEST_SOURCE=/gtest "$out/build-kernels.txt"
 
 run test-fails TEST_FAILS=noise
 expect "status 1" test "$status" = 1
-expect "only the others as passed" grep -q '"passed":\["wrappers", "group_norm"\]' "$out/verified.json"
-expect "which one" grep -q "noise FAILED" "$log"
+expect "only the others as passed" \
+    grep -q '"passed":\["wrappers", "engine", "group_norm"\]' "$out/verified.json"
+expect "which one" grep -q "noise: FAILED" "$out/summary.txt"
+expect "why" grep -q "planted" "$out/summary.txt"
 expect "the benchmark all the same" grep -q kernel_bench "$work/calls"
 
-run blocks-fail TEST_FAILS=wrappers
+run engine-fails TEST_FAILS=engine
 expect "status 1" test "$status" = 1
-expect "the others are still tried" grep -q '"passed":\["group_norm", "noise"\]' "$out/verified.json"
+expect "only the kernels as passed" \
+    grep -q '"passed":\["wrappers", "group_norm", "noise"\]' "$out/verified.json"
+
+run command-fails COMMAND_STATUS=1
+expect "status 1" test "$status" = 1
+expect "which part" grep -q "the command trains: FAILED" "$out/summary.txt"
+
+run hangs TEST_HANGS=engine LIMIT=6
+expect "status 1" test "$status" = 1
+expect "that time ran out" grep -q "whole models: OUT OF TIME" "$out/summary.txt"
+expect "an end" grep -q "done, status 1" "$out/summary.txt"
 
 run sanitizer-cannot SANITIZER_STATUS=9
 expect "status 0: it is reported only" test "$status" = 0
@@ -132,25 +178,47 @@ run peers-fail PEERS=1 PYTHON="$work/bin/python" PEERS_STATUS=1
 expect "status 0: it is reported only" test "$status" = 0
 expect "its exit status" grep -q "exit status 1" "$log"
 
-run peers-unbuilt PEERS=1 PYTHON="$work/bin/python" BUILD_FAILS=engine
-expect "status 0" test "$status" = 0
-expect "what failed" grep -q "build of the engine failed" "$log"
-
 run no-torch PEERS=1 NO_TORCH=1 PYTHON="$work/bin/python"
 expect "status 0" test "$status" = 0
 expect "why not" grep -q "has no PyTorch and diffusers" "$log"
 expect "nothing of it" test ! -e "$out/peers.jsonl"
 
-run build-fails
-run build-fails BUILD_FAILS=bench
+run build-fails BUILD_FAILS=all
 expect "status 1" test "$status" = 1
-expect "what failed" grep -q "build of bench failed" "$log"
+expect "what failed" grep -q "build: FAILED" "$log"
 expect "no verification" test ! -e "$out/verified.json"
+
+run no-libraries CONFIGURE_FAILS=all GTEST_SOURCE=/gtest
+expect "status 1: the engine was not checked" test "$status" = 1
+expect "what to do" grep -q "make device-bundle" "$out/summary.txt"
+expect "the kernels as passed" grep -q '"passed":\["wrappers", "group_norm", "noise"\]' "$out/verified.json"
+expect "GoogleTest's sources" grep -q TW_GTEST_SOURCE=/gtest "$logs/configure-kernels.txt"
+
+run kernels-unbuilt CONFIGURE_FAILS=all BUILD_FAILS=bench
+expect "status 1" test "$status" = 1
+expect "what failed" grep -q "build of bench: FAILED" "$log"
+
+# What was built elsewhere, as a folder and as its archive.
+# shellcheck disable=SC2086
+PATH="$work/bin:$PATH" programs "$work/bundle" $kernels $models bench/kernel_bench
+echo 0123456789ab >"$work/bundle/COMMIT"
+tar -czf "$work/bundle.tar" -C "$work/bundle" .
+for bundle in bundle bundle.tar; do
+    run "with-$bundle" BUNDLE="$work/$bundle"
+    expect "status 0" test "$status" = 0
+    expect "nothing built" test ! -e "$logs/configure.txt"
+    expect "its commit" grep -q '"commit":"0123456789ab".*"engine"' "$out/verified.json"
+done
+run no-bundle BUNDLE="$work/nowhere.tar"
+expect "status 1" test "$status" = 1
+expect "what is missing" grep -q "nowhere.tar cannot be unpacked" "$log"
 
 run no-gpu NO_GPU=1
 expect "status 1" test "$status" = 1
+expect "that there is none" grep -q "NO GPU" "$out/summary.txt"
+expect "tests as skipped" grep -q "whole models: SKIPPED" "$out/summary.txt"
 expect "nothing as passed" grep -q '"passed":\[\]' "$out/verified.json"
-expect "portable code" grep -q CMAKE_CUDA_ARCHITECTURES=80-virtual "$out/build-kernels.txt"
+expect "portable code" grep -q CMAKE_CUDA_ARCHITECTURES=80-virtual "$logs/configure.txt"
 
 case=usage out=$work/usage log=$work/usage.log
 sh "$check" >"$log" 2>&1

@@ -225,7 +225,8 @@ TEST_F(CudaDevice, ContextsOfSeveralThreadsAreIndependent) {
 }
 
 #ifndef TW_TEST_DEVICE
-// NVML stands in: 100 watts. What cannot be known is NAN, be it the library, the device or a symbol.
+// NVML stands in: 100 watts. What cannot be known is NAN, be it the library, the device or a
+// symbol.
 TEST_F(CudaDevice, IsMetered) {
     double joules[2] = {}, busy = 0;
     {
