@@ -3,6 +3,7 @@
 #ifndef TW_BACKEND_BACKEND_H
 #define TW_BACKEND_BACKEND_H
 
+#include "backend/choices.h"
 #include "backend/provider.h"
 
 struct tw_backend {
@@ -13,6 +14,9 @@ struct tw_backend {
     int threads;
     tw_stream stream;                    /* that everything is ordered on; null on the CPU */
     const tw_provider *const *providers; /* null-terminated */
+    /* The same for a region, in the order in which they are asked. Null: as they are listed. */
+    tw_status (*order)(tw_backend *b, const tw_region *region, const tw_provider *const **out);
+    tw_choices choices; /* of all compilations since somebody cleared it */
     /* During a run: constant operands may have other values than in the plan's last one. */
     bool parameters_changed;
     bool plans_only; /* see tw_backend_plan_only */

@@ -24,8 +24,8 @@ int cli_fail_status(const tw_context *ctx, tw_status status);
 #define CLI_DEVICE_ROWS                                                                            \
     {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"}, {                   \
         "provider", CLI_CHOICE, "auto|own|cudnn", 0, 0, "auto",                                    \
-            "whose kernels a GPU runs: this program's own, or cuDNN's and cuBLASLt's where they "  \
-            "can"                                                                                  \
+            "whose kernels a GPU runs: this program's own, cuDNN's and cuBLASLt's where they "     \
+            "can, or the ones that should be quicker"                                              \
     }
 
 /* The choices of --precision are those of tw_precision, in order. */

@@ -118,19 +118,31 @@ static void make_region(const tw_plan *plan, int first, tw_region *region, tw_va
     }
 }
 
+static void record_choice(tw_backend *b, const tw_region *region, const tw_step *step) {
+    int place = 0;
+    while (b->providers[place] && b->providers[place] != step->provider) place++;
+    for (int k = 0; k < step->kernel.claimed && k < region->n_ops; k++)
+        b->choices.operations[place][region->ops[k].kind]++;
+}
+
 static tw_status claim(tw_plan *plan, const tw_region *region, tw_step *step) {
     tw_backend *b = plan->backend;
-    plan->ctx->error[0] = 0;
-    for (int i = 0; b->providers[i]; i++) {
+    const tw_provider *const *order = b->providers;
+    char why[TW_ERROR_TEXT] = ""; /* of the last that refused and gave a reason */
+    if (b->order) TW_TRY(b->order(b, region, &order));
+    for (int i = 0; order[i]; i++) {
+        plan->ctx->error[0] = 0;
         memset(&step->kernel, 0, sizeof step->kernel);
-        tw_status s = b->providers[i]->prepare(b, region, &step->kernel);
-        if (s == TW_ERROR_UNSUPPORTED) continue;
-        if (s != TW_OK) return s;
-        step->provider = b->providers[i];
-        return TW_OK;
+        tw_status s = order[i]->prepare(b, region, &step->kernel);
+        if (s == TW_OK) {
+            step->provider = order[i];
+            record_choice(b, region, step);
+            return TW_OK;
+        }
+        if (s != TW_ERROR_UNSUPPORTED) return s;
+        tw_choices_refused(&b->choices, order[i]->name, plan->ctx->error);
+        if (plan->ctx->error[0]) memcpy(why, plan->ctx->error, sizeof why);
     }
-    /* The text is of the last that refused, if it gave a reason. */
-    const char *why = plan->ctx->error;
     return tw_fail(plan->ctx, TW_ERROR_UNSUPPORTED,
                    "plan: no provider of the %s backend runs %s with these shapes%s%s", b->name,
                    tw_op_name(region->ops[0].kind), *why ? ": " : "", why);

@@ -46,7 +46,8 @@ typedef struct tw_context_options {
     const tw_allocator *allocator; /* null: the C library; copied */
     const char
         *provider; /* "auto", or the name of the one to use, such as "cpu-reference", "own" (a GPU's
-                    * kernels) or "cudnn" (and cuBLASLt; what these cannot, the kernels do) */
+                    * kernels) or "cudnn" (and cuBLASLt; what these cannot, the kernels do). On a
+                    * GPU "auto" asks region by region the one that should be quicker */
     int poison;    /* nonzero: fill dead plan memory with NaN, to find lifetime mistakes */
 } tw_context_options;
 

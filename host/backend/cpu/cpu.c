@@ -13,7 +13,7 @@
 
 typedef struct cpu_backend {
     tw_backend base;
-    const tw_provider *list[4];
+    const tw_provider *list[TW_PROVIDERS_MAX];
     int outer_threads; /* the caller's setting, kept between begin and end */
 } cpu_backend;
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "backend/cuda/heuristics.h"
 #include "backend/cuda/vendor/vendor.h"
 #include "core/context.h"
 
@@ -147,7 +148,10 @@ static tw_status choose_providers(tw_cuda_backend *c, const char *name) {
                        "provider: expected auto, own or cudnn on a GPU, got \"%s\"", name);
     if (library) c->list[n++] = &tw_provider_library;
     c->list[n++] = &tw_provider_own;
-    if (automatic) c->list[n++] = &tw_provider_library;
+    if (automatic) {
+        c->list[n++] = &tw_provider_library;
+        c->base.order = tw_cuda_order;
+    }
     return automatic || library ? tw_cuda_open_libraries(c) : TW_OK;
 }
 

@@ -17,7 +17,7 @@ typedef struct tw_cuda_backend {
     bool metered; /* whether it was tried to open the next */
     tw_cuda_meter *meter;
     struct tw_vendor *vendor; /* null: its libraries are not wanted */
-    const tw_provider *list[4];
+    const tw_provider *list[TW_PROVIDERS_MAX];
 } tw_cuda_backend;
 
 static inline tw_cuda_backend *tw_cuda_of(tw_backend *b) {

@@ -106,6 +106,14 @@ tw_status tw_cuda_open_libraries(tw_cuda_backend *b) {
     return tw_fail(b->base.ctx, TW_ERROR_MEMORY, "%s", tw_vendor_text());
 }
 
+bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f) {
+    tw_kernel kernel = {0};
+    b->ctx->error[0] = 0;
+    if (tw_own_prepare(entries, b, region, f, &kernel) != TW_OK) return false;
+    kernel.destroy(&kernel, b);
+    return true;
+}
+
 /* The most of what one kernel of ours would do with the product that a library does, too. Other
  * operations are passed over without a word: no library has them. */
 static tw_status library_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {

@@ -44,6 +44,9 @@ typedef struct tw_own_entry {
 tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
                          const tw_own_fused *f, tw_kernel *kernel);
 
+/* Whether the libraries take all of `f`; if not, the context's error says why. */
+bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f);
+
 /* A launcher's status as ours, with its text; tw_own_done: that of the kernels. */
 tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text);
 tw_status tw_own_done(const tw_own_call *call, twk_status status);
