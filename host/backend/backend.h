@@ -22,6 +22,10 @@ struct tw_backend {
     bool plans_only; /* see tw_backend_plan_only */
     bool plain;      /* runs make their calls one by one, where they could be replayed */
 
+    /* Names and versions of the libraries behind the providers, and why one cannot be used, into
+     * out[size]. Null: there are none to speak of. */
+    void (*libraries)(tw_backend *b, char *out, size_t size);
+
     /* Device memory aligned to 256 bytes. Zero bytes give a null address. */
     tw_status (*allocate)(tw_backend *b, size_t bytes, void **out);
     void (*release)(tw_backend *b, void *address);

@@ -11,6 +11,7 @@
 #include "cli/info.h"
 #include "cli/machine.h"
 #include "cli/presets.h"
+#include "core/context.h"
 
 static const cli_option options[] = {
     CLI_GROUP("Options"),
@@ -54,17 +55,20 @@ int cli_print_json(json_t *document) {
 static int build_info(const cli_args *args, const tw_context *ctx) {
     const bool onednn = has_provider(ctx, "cpu-onednn");
     const bool cuda = tw_backend_has_cuda;
+    char libraries[512] = ""; /* of a GPU */
+    if (ctx->backend->libraries) ctx->backend->libraries(ctx->backend, libraries, sizeof libraries);
     if (cli_flag(args, "json")) {
-        return cli_print_json(json_pack("{s:s, s:s, s:i, s:o, s:{s:s, s:s, s:b, s:b}}", "version",
-                                        tw_version(), "device", tw_context_device_name(ctx),
-                                        "threads", tw_context_threads(ctx), "providers",
-                                        cli_providers_json(ctx), "build", "compiler", __VERSION__,
-                                        "type", cli_build_type(), "onednn", onednn, "cuda", cuda));
+        return cli_print_json(json_pack(
+            "{s:s, s:s, s:i, s:o, s:s*, s:{s:s, s:s, s:b, s:b}}", "version", tw_version(), "device",
+            tw_context_device_name(ctx), "threads", tw_context_threads(ctx), "providers",
+            cli_providers_json(ctx), "libraries", *libraries ? libraries : NULL, "build",
+            "compiler", __VERSION__, "type", cli_build_type(), "onednn", onednn, "cuda", cuda));
     }
     printf("tweedie %s\n", tw_version());
     printf("  %-10s %s\n", "device", tw_context_device_name(ctx));
     printf("  %-10s %d\n", "threads", tw_context_threads(ctx));
     printf("  %-10s %s\n", "providers", cli_providers(ctx).text);
+    if (*libraries) printf("  %-10s %s\n", "libraries", libraries);
     printf("  %-10s %s, compiler %s, oneDNN %s, CUDA %s\n", "build", cli_build_type(), __VERSION__,
            onednn ? "yes" : "no", cuda ? "yes" : "no");
     return CLI_OK;

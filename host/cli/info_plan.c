@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "cli/choices.h"
 #include "cli/head.h"
 #include "cli/info.h"
 #include "cli/machine.h"
@@ -22,7 +23,8 @@ typedef struct planner {
     tw_model *model;
     tw_model_info info;
     bool sampling;
-    double memory; /* what a batch must fit */
+    double memory;      /* what a batch must fit */
+    tw_choices choices; /* for the batch that was asked for */
 } planner;
 
 typedef struct budget {
@@ -183,12 +185,13 @@ static int print_plan_json(const planner *p, const budget *b, const budget *larg
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         json_object_set_new(bytes, rows[i].key, json_integer((json_int_t)rows[i].bytes));
     return cli_print_json(json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f}", "device",
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f, s:o}", "device",
         tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
         (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train", "precision",
         cli_text(p->args, "precision"), "recompute", cli_text(p->args, "recompute"), "batch_size",
         (json_int_t)b->batch, "bytes", bytes, "total", b->total, "memory", p->memory,
-        "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total));
+        "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total, "providers",
+        cli_choices_json(p->ctx, &p->choices)));
 }
 
 static void print_plan(const planner *p, const budget *b, const budget *largest) {
@@ -205,6 +208,7 @@ static void print_plan(const planner *p, const budget *b, const budget *largest)
     if (!p->sampling)
         printf("  %-17s %10s more of the host's memory while one is written\n", "a save",
                cli_bytes((double)b->parts.snapshot).text);
+    cli_print_choices(p->ctx, &p->choices, 17);
     printf("%s: ", cli_bytes(p->memory).text);
     if (largest->batch == 0)
         printf("not even a batch of 1 fits\n");
@@ -219,6 +223,7 @@ static int plan(planner *p) {
     budget asked, other, largest;
     const int64_t batch = first_batch(p);
     tw_status s = plan_batch(p, batch, &asked);
+    p->choices = p->ctx->backend->choices;
     if (s == TW_OK && batch == 1) s = plan_batch(p, 2, &other);
     if (s == TW_OK) s = find_largest(p, batch == 1 ? &other : &asked, &largest);
     if (s != TW_OK) return cli_fail_status(p->ctx, s);

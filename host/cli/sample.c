@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/backend.h"
+#include "cli/choices.h"
 #include "cli/cli.h"
 #include "cli/head.h"
 #include "cli/signals.h"
@@ -357,6 +359,7 @@ static int draw(drawing *d) {
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
     snprintf(arena, sizeof arena, "arena %s", cli_bytes((double)bytes).text);
     cli_print_head(d->ctx, &d->info, cli_text(d->args, "precision"), arena);
+    cli_print_choices(d->ctx, &d->ctx->backend->choices, 10);
     cli_signals_catch();
     d->begun = cli_seconds();
     s = tw_sampler_run(d->sampler, d->n, d->labels, d->noise, d->values);

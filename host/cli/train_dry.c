@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
+#include "cli/choices.h"
 #include "cli/machine.h"
 #include "cli/progress.h"
 #include "cli/quantile.h"
@@ -86,7 +88,11 @@ static int say_plans(const cli_session *s, json_t *document) {
         else
             show_plan(s, plan, &stats, plan_names[i]);
     }
-    if (document) json_object_set(document, "plan", plans);
+    if (document) {
+        json_object_set(document, "plan", plans);
+        json_object_set_new(document, "providers",
+                            cli_choices_json(s->ctx, &s->ctx->backend->choices));
+    }
     json_decref(plans);
     return CLI_OK;
 }

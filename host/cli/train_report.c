@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "cli/choices.h"
 #include "cli/head.h"
 #include "cli/train.h"
 #include "train/internal.h"
@@ -81,6 +82,7 @@ int cli_train_show_table(cli_session *s) {
     row("seed");
     printf("%" PRIu64 "\n", s->options.seed);
     show_memory(s, &memory);
+    cli_print_choices(s->ctx, &s->ctx->backend->choices, 10);
     row("output");
     printf("%s\n", s->dry_run ? "none: nothing is written" : s->run->out);
     fflush(stdout);

@@ -26,8 +26,9 @@ TEST_F(DryRun, SaysAllAndWritesNothing) {
     const Result r = works(with({"--out", "a", "--steps", "2000", "--preview-every", "10",
                                  "--holdout", "0.1", "--validate-every", "5", "--dry-run"}));
     for (const char *part :
-         {"TweedieMLP", "2,000 of 8 points", "plan       micro-step: ", "plan       optimizer: ",
-          "cpu-", "FLOP", "more while a save is written", "more for a picture", "the machine has",
+         {"TweedieMLP", "2,000 of 8 points",
+          "plan       micro-step: ", "plan       optimizer: ", "chosen     cpu-", "FLOP",
+          "more while a save is written", "more for a picture", "the machine has",
           "output     none: nothing is written", "for 2,000 steps", "the median of", "timed"})
         EXPECT_NE(r.out.find(part), std::string::npos) << part << "\n" << r.out;
     EXPECT_EQ(list("."), before);
@@ -52,6 +53,14 @@ TEST_F(DryRun, TellsNumbersToPrograms) {
         json_object_get(json_object_get(json_object_get(j, "plan"), "micro-step"), "providers"),
         name, count) launches += json_number_value(count);
     EXPECT_EQ(launches, number(j, "plan/micro-step/launches"));
+    double operations = 0;
+    json_t *kinds;
+    const char *kind;
+    json_object_foreach(json_object_get(json_object_get(j, "providers"), "chosen"), name, kinds)
+        json_object_foreach(kinds, kind, count) operations += json_number_value(count);
+    EXPECT_EQ(operations,
+              number(j, "plan/micro-step/operations") + number(j, "plan/optimizer/operations"));
+    EXPECT_TRUE(json_is_array(json_object_get(json_object_get(j, "providers"), "refused")));
     EXPECT_GT(number(j, "plan/micro-step/flops"), 0);
     EXPECT_GT(number(j, "plan/optimizer/operations"), 0);
     EXPECT_GE(number(j, "memory/weights"), 4 * number(j, "model/parameters"));

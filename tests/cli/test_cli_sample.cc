@@ -37,6 +37,7 @@ class Sample : public CommandTest {
 TEST_F(Sample, WritesAGridOfImages) {
     const Result r = works(with("images", {"--out", "a.png", "--n", "5", "--steps", "2"}));
     EXPECT_EQ(r.out.rfind("tweedie 0.1 ", 0), 0u) << r.out;
+    EXPECT_NE(r.out.find("\n  chosen     cpu-"), std::string::npos) << r.out;
     EXPECT_NE(r.out.find("ddim  2 steps  5 images"), std::string::npos) << r.out;
     EXPECT_EQ(r.out.substr(r.out.size() - 6), "a.png\n") << r.out;
     // Three columns and two rows of 8 pixels with 2 between and around.

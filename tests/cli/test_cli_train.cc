@@ -6,6 +6,7 @@ TEST_F(Train, LeavesAWholeRun) {
     const Result r = works(with({"--out", "runs/a", "--preview-every", "10", "--holdout", "0.1",
                                  "--validate-every", "10"}));
     EXPECT_EQ(r.out.rfind("tweedie 0.1 ", 0), 0u) << r.out;
+    EXPECT_NE(r.out.find("\n  chosen     cpu-"), std::string::npos) << r.out;
     for (const char *part : {"TweedieMLP", "scurve: 10,000 points", "20 of 8 points", "memory",
                              "step 20/20", "loss on held-out data", "peak of the process"})
         EXPECT_NE(r.out.find(part), std::string::npos) << part << "\n" << r.out;

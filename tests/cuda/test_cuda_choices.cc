@@ -306,6 +306,29 @@ TEST_F(CudaChoices, SaysWhatOfAClaimALibraryLeaves) {
     }
 }
 
+TEST_F(CudaChoices, LibrariesAreNamed) {
+    char text[512] = "";
+    {
+        const Libraries libraries;
+        const Context c(TW_DEVICE_CUDA);
+        tw_backend *b = c.get()->backend;
+        b->libraries(b, text, sizeof text);
+        const std::string all = text;
+        EXPECT_EQ(all.rfind("cuDNN 9.", 0), 0u) << all;
+        EXPECT_NE(all.find(", cuBLASLt 1"), std::string::npos) << all;
+        b->libraries(b, text, 9);
+        EXPECT_EQ(std::string(text), all.substr(0, 8));
+    }
+    const Context c(TW_DEVICE_CUDA);
+    c.get()->backend->libraries(c.get()->backend, text, sizeof text);
+    EXPECT_NE(std::string(text).find("/no/libcudnn"), std::string::npos) << text;
+    EXPECT_NE(std::string(text).find("/no/libcublasLt"), std::string::npos) << text;
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    o.provider = "own";
+    const Context own(TW_DEVICE_CUDA, &o);
+    EXPECT_EQ(own.get()->backend->libraries, nullptr);
+}
+
 TEST(Choices, KeepReasonsApartAndCountThem) {
     tw_choices c = {};
     tw_choices_refused(&c, "cudnn", "");

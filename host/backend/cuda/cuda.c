@@ -152,7 +152,9 @@ static tw_status choose_providers(tw_cuda_backend *c, const char *name) {
         c->list[n++] = &tw_provider_library;
         c->base.order = tw_cuda_order;
     }
-    return automatic || library ? tw_cuda_open_libraries(c) : TW_OK;
+    if (!automatic && !library) return TW_OK;
+    c->base.libraries = tw_cuda_name_libraries;
+    return tw_cuda_open_libraries(c);
 }
 
 static tw_status find_device(tw_cuda_backend *c) {

@@ -32,5 +32,7 @@ extern const tw_provider tw_provider_own, tw_provider_library;
 
 /* Makes `vendor`. What a library file lacks is said when it is first asked. */
 tw_status tw_cuda_open_libraries(tw_cuda_backend *b);
+/* As tw_backend.libraries. */
+void tw_cuda_name_libraries(tw_backend *b, char *out, size_t size);
 
 #endif

@@ -1,5 +1,7 @@
 /* The provider "cudnn": convolutions, attention and their gradients by cuDNN, products by cuBLASLt.
  * The arguments are those that the hand-written kernels are called with. */
+#include <stdio.h>
+
 #include "backend/cuda/own.h"
 #include "backend/cuda/vendor/vendor.h"
 
@@ -104,6 +106,20 @@ tw_status tw_cuda_open_libraries(tw_cuda_backend *b) {
                     .error_text = twk_error_text}};
     if (tw_vendor_create(&options, &b->vendor) == TWK_OK) return TW_OK;
     return tw_fail(b->base.ctx, TW_ERROR_MEMORY, "%s", tw_vendor_text());
+}
+
+void tw_cuda_name_libraries(tw_backend *b, char *out, size_t size) {
+    static const tw_vendor_op ops[] = {TW_VENDOR_CONV_FORWARD, TW_VENDOR_GEMM};
+    size_t used = 0;
+    *out = '\0';
+    if (b->begin(b) != TW_OK) return;
+    for (int i = 0; i < 2 && used < size; i++) {
+        const char *name = tw_vendor_library(tw_cuda_of(b)->vendor, ops[i]);
+        const int n = snprintf(out + used, size - used, "%s%s", i ? ", " : "",
+                               name ? name : tw_vendor_text());
+        used += n > 0 ? (size_t)n : 0;
+    }
+    b->end(b);
 }
 
 bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f) {

@@ -28,7 +28,8 @@ static const std::vector<Use> info_uses = {
      [](EveryOption &t) {
          const EveryOption::Words plan = {"info", "--plan", "--preset", "scurve", "--threads", "1"};
          const Result r = t.works(EveryOption::joined(plan, {"--memory", "8G"}));
-         for (const char *row : {"weights", "activations kept", "in all", "8.0 GiB: "})
+         for (const char *row :
+              {"weights", "activations kept", "in all", "chosen            cpu-", "8.0 GiB: "})
              EXPECT_NE(r.out.find(row), std::string::npos) << row << r.out;
          EXPECT_NE(t.works(EveryOption::joined(plan, {"--memory", "1M"})).out.find("not even"),
                    std::string::npos);
@@ -47,6 +48,8 @@ static const std::vector<Use> info_uses = {
                    of(memory, "arena"));
          EXPECT_EQ(of(bytes, "inputs"), of(memory, "staging"));
          EXPECT_GT(of(bytes, "kept"), 0);
+         EXPECT_TRUE(
+             json_is_object(json_object_get(json_object_get(planned, "providers"), "chosen")));
          json_decref(planned);
          json_decref(run);
      }},

@@ -293,6 +293,7 @@ const tw_vendor_family tw_cublaslt_gemm = {
     .addresses = addresses,
     .key = key_of,
     .open = tw_cublaslt_open,
+    .name = tw_cublaslt_name,
     .plans = plans,
     .free = free_plan,
     .needs = needs,

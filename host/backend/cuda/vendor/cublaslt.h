@@ -39,5 +39,6 @@ struct tw_cublaslt {
 };
 
 twk_status tw_cublaslt_open(tw_vendor *v);
+const char *tw_cublaslt_name(const tw_vendor *v);
 
 #endif

@@ -41,6 +41,10 @@ twk_status tw_cublaslt_open(tw_vendor *v) {
     return TWK_OK;
 }
 
+const char *tw_cublaslt_name(const tw_vendor *v) {
+    return v->cublaslt->name;
+}
+
 void tw_cublaslt_close(tw_cublaslt *c) {
     if (!c) return;
     if (c->handle) c->api.Destroy(c->handle);

@@ -38,6 +38,7 @@ struct tw_cudnn {
 };
 
 twk_status tw_cudnn_open(tw_vendor *v);
+const char *tw_cudnn_name(const tw_vendor *v);
 
 /* --- cudnn_descriptor.c: descriptors that are made together and go together ------------------- */
 

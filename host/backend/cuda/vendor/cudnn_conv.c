@@ -389,6 +389,7 @@ const tw_vendor_family tw_cudnn_conv = {
     .addresses = addresses,
     .key = key_of,
     .open = tw_cudnn_open,
+    .name = tw_cudnn_name,
     .plans = plans,
     .free = tw_cudnn_free_plan,
     .needs = needs,

@@ -72,6 +72,10 @@ twk_status tw_cudnn_open(tw_vendor *v) {
     return TWK_OK;
 }
 
+const char *tw_cudnn_name(const tw_vendor *v) {
+    return v->cudnn->name;
+}
+
 void tw_cudnn_close(tw_cudnn *c) {
     if (!c) return;
     if (c->device) c->api.BackendDestroyDescriptor(c->device);

@@ -50,6 +50,7 @@ typedef struct tw_vendor_family {
     void (*key)(const tw_vendor_call *call, tw_vendor_key *key);
     /* Opens the library, once. */
     twk_status (*open)(tw_vendor *v);
+    const char *(*name)(const tw_vendor *v); /* with its version, once it is open */
     /* The first *n plans, of `most`; TWK_OK with at least one of them, or why there is none. */
     twk_status (*plans)(tw_vendor *v, const tw_vendor_call *call, int most, tw_vendor_plan **plans,
                         int *n);

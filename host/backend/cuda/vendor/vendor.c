@@ -95,14 +95,17 @@ static const tw_vendor_family *family_of(tw_vendor_op op) {
     }
 }
 
+static twk_status without_headers(tw_vendor_op op) {
+    return tw_vendor_fail(TWK_UNSUPPORTED, "this build was made without the headers of %s",
+                          op == TW_VENDOR_GEMM ? "cuBLASLt" : "cuDNN");
+}
+
 static twk_status check(const tw_vendor *v, const tw_vendor_call *call,
                         const tw_vendor_family **family) {
     if (!v || !call || (unsigned)call->op >= TW_VENDOR_OP_COUNT || !call->args.conv)
         return tw_vendor_fail(TWK_BAD_ARGUMENT, "vendor libraries: no arguments");
     *family = family_of(call->op);
-    if (!*family)
-        return tw_vendor_fail(TWK_UNSUPPORTED, "this build was made without the headers of %s",
-                              call->op == TW_VENDOR_GEMM ? "cuBLASLt" : "cuDNN");
+    if (!*family) return without_headers(call->op);
     return (*family)->check(call);
 }
 
@@ -195,6 +198,18 @@ static twk_status describe(const tw_vendor *v, const tw_vendor_call *call, const
 }
 
 /* --- the entry points ------------------------------------------------------------------------- */
+
+const char *tw_vendor_library(tw_vendor *v, tw_vendor_op op) {
+    const tw_vendor_family *family = family_of(op);
+    if (!family) {
+        without_headers(op);
+        return NULL;
+    }
+    pthread_mutex_lock(&v->lock);
+    const char *name = family->open(v) == TWK_OK ? family->name(v) : NULL;
+    pthread_mutex_unlock(&v->lock);
+    return name;
+}
 
 twk_status tw_vendor_choose(tw_vendor *v, const tw_vendor_call *call, tw_vendor_choice *choice) {
     const tw_vendor_family *family = NULL;

@@ -106,6 +106,10 @@ void tw_vendor_destroy(tw_vendor *vendor); /* NULL is allowed; no call may still
 /* Why this thread's last call did not return TWK_OK. Never NULL. */
 const char *tw_vendor_text(void);
 
+/* Name and version of the library that serves this operation, which is opened for it and keeps the
+ * text; NULL: it cannot be used, as tw_vendor_text says. */
+const char *tw_vendor_library(tw_vendor *vendor, tw_vendor_op op);
+
 /* Chooses the plan, or finds the one chosen before. */
 twk_status tw_vendor_choose(tw_vendor *vendor, const tw_vendor_call *call,
                             tw_vendor_choice *choice);
