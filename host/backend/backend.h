@@ -26,6 +26,10 @@ struct tw_backend {
      * out[size]. Null: there are none to speak of. */
     void (*libraries)(tw_backend *b, char *out, size_t size);
 
+    /* See tw_context_tune and tw_context_save_tuning. Null where there is nothing to choose. */
+    tw_status (*tune)(tw_backend *b, const char *file);
+    tw_status (*save_tuning)(tw_backend *b, const char *file);
+
     /* Device memory aligned to 256 bytes. Zero bytes give a null address. */
     tw_status (*allocate)(tw_backend *b, size_t bytes, void **out);
     void (*release)(tw_backend *b, void *address);

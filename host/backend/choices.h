@@ -20,6 +20,8 @@ typedef struct tw_choices {
     tw_refusal refusals[TW_REFUSALS_MAX];
     int n_refusals;
     int others; /* regions that were refused for reasons that found no place */
+    int tuned;  /* regions that were decided by the clock */
+    int timed;  /* distinct ones that it was asked for now */
 } tw_choices;
 
 /* One more region that `provider` refused with this text, which may begin with the name of an

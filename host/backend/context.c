@@ -91,3 +91,18 @@ const char *tw_context_provider(const tw_context *ctx, int index) {
         if (i == index) return p[i]->name;
     return NULL;
 }
+
+tw_status tw_context_tune(tw_context *ctx, const char *file) {
+    if (!ctx) return tw_fail(NULL, TW_ERROR_ARGUMENT, "tuning: no context");
+    if (!ctx->backend->tune)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT,
+                       "tuning: it times a GPU's providers against each other, and this is %s",
+                       ctx->device_name);
+    return ctx->backend->tune(ctx->backend, file);
+}
+
+tw_status tw_context_save_tuning(tw_context *ctx, const char *file) {
+    if (!ctx || !file)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT, "tuning: a context and a file are needed");
+    return ctx->backend->save_tuning ? ctx->backend->save_tuning(ctx->backend, file) : TW_OK;
+}

@@ -73,6 +73,18 @@ TW_API int tw_context_threads(const tw_context *ctx);
 /* Name of the provider with this index in order of preference; null past the last. */
 TW_API const char *tw_context_provider(const tw_context *ctx, int index);
 
+/* From here on, compiling a plan on a GPU times the providers of every product against each other
+ * on random operands, refuses a library whose results are not within the tolerance of the kernels',
+ * and keeps the quickest. `file` has the choices of earlier runs on the same device with the same
+ * libraries, which are taken up and not timed again; one that is missing, broken or of something
+ * else is ignored, the latter two with a warning. Null: none. Only where the provider is "auto".
+ *
+ * The clock decides, so two runs that time may choose differently, and then their numbers differ
+ * in the last bits; with the file of the first the second repeats it to the bit. */
+TW_API tw_status tw_context_tune(tw_context *ctx, const char *file);
+/* Writes all choices so far, whole or not at all; nothing if no new one was made. */
+TW_API tw_status tw_context_save_tuning(tw_context *ctx, const char *file);
+
 TW_END_DECLS
 
 #endif

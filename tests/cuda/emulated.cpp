@@ -22,15 +22,20 @@ using Call = std::function<bool()>;
 struct CUstream_st {
     std::deque<Call> queue;
     uint64_t done = 0; // calls of the queue that have been made
+    double cost = 0;   // milliseconds of all that was queued
     bool capturing = false, spoiled = false, broken = false;
     std::vector<Call> recorded;
+    double recorded_cost = 0;
 };
 struct CUevent_st {
     CUstream_st *stream = nullptr;
     uint64_t after = 0; // calls of the stream
+    double cost = 0;    // of these
+    bool timer = false;
 };
 struct CUgraphExec_st {
     std::vector<Call> calls;
+    double cost = 0;
 };
 
 namespace {
@@ -43,6 +48,7 @@ int64_t n_held, at = INT64_MAX, seen;
 bool dry, did_fail, captures_break, stream_breaks;
 int devices = 1, major = 9, minor = 0;
 std::string wrong; // reported
+std::string device_name = "Emulated GPU";
 thread_local std::string text = "no error";
 
 tw_cuda_result fail(tw_cuda_result result, const std::string &why) {
@@ -83,14 +89,17 @@ uint64_t end_of(const CUstream_st *s) {
     return s->done + s->queue.size();
 }
 
+double kernel_cost = 1, library_cost = 1;
+
 // Queued, or recorded.
-tw_cuda_result enqueue(CUstream_st *s, Call call) {
+tw_cuda_result enqueue(CUstream_st *s, Call call, double cost = 0) {
     if (!s) return fail(TW_CUDA_FAILED, "the default stream");
     if (s->broken) return fail(TW_CUDA_FAILED, "an illegal memory access was encountered");
     if (s->capturing)
         s->recorded.push_back(std::move(call));
     else
         s->queue.push_back(std::move(call));
+    (s->capturing ? s->recorded_cost : s->cost) += cost;
     return TW_CUDA_OK;
 }
 
@@ -102,10 +111,13 @@ bool refused(CUstream_st *s) {
     return true;
 }
 
-bool launch(void *stream, std::function<bool()> call) {
+bool launch_at(void *stream, std::function<bool()> call, double cost) {
     Lock lock(everything);
     n_of.launches++;
-    return enqueue(static_cast<CUstream_st *>(stream), std::move(call)) == TW_CUDA_OK;
+    return enqueue(static_cast<CUstream_st *>(stream), std::move(call), cost) == TW_CUDA_OK;
+}
+bool launch(void *stream, std::function<bool()> call) {
+    return launch_at(stream, std::move(call), kernel_cost);
 }
 
 const char *version() {
@@ -120,7 +132,8 @@ tw_cuda_result device_count(int *count) {
 }
 tw_cuda_result device_properties(int device, tw_cuda_properties *out) {
     if (device < 0 || device >= devices) return fail(TW_CUDA_FAILED, "invalid device ordinal");
-    *out = tw_cuda_properties{"Emulated GPU", "0000:ec:00.0", major, minor, memory::capacity};
+    *out = tw_cuda_properties{"", "0000:ec:00.0", major, minor, memory::capacity};
+    snprintf(out->name, sizeof out->name, "%s", device_name.c_str());
     return TW_CUDA_OK;
 }
 thread_local int used = -1;
@@ -268,13 +281,27 @@ tw_cuda_result stream_wait(tw_cuda_stream s, tw_cuda_event e) {
 tw_cuda_result event_create(tw_cuda_event *out) {
     return make(out);
 }
+tw_cuda_result timer_create(tw_cuda_event *out) {
+    const tw_cuda_result r = make(out);
+    if (r == TW_CUDA_OK) (*out)->timer = true;
+    return r;
+}
 tw_cuda_result event_destroy(tw_cuda_event e) {
     return drop(e);
 }
 tw_cuda_result event_record(tw_cuda_event e, tw_cuda_stream s) {
     Lock lock(everything);
     if (refused(s)) return TW_CUDA_FAILED;
-    *e = CUevent_st{s, end_of(s)};
+    *e = CUevent_st{s, end_of(s), s->cost, e->timer};
+    return TW_CUDA_OK;
+}
+tw_cuda_result event_elapsed(tw_cuda_event from, tw_cuda_event to, float *milliseconds) {
+    Lock lock(everything);
+    for (const CUevent_st *e : {from, to}) {
+        if (!e->timer || !e->stream) return fail(TW_CUDA_FAILED, "invalid resource handle");
+        if (e->stream->done < e->after) return fail(TW_CUDA_NOT_READY, "device not ready");
+    }
+    *milliseconds = (float)(to->cost - from->cost);
     return TW_CUDA_OK;
 }
 // Asking lets one more call happen, so that a loop of questions ends.
@@ -302,7 +329,9 @@ tw_cuda_result capture_end(tw_cuda_stream s, tw_cuda_graph *out) {
     Lock lock(everything);
     *out = nullptr;
     std::vector<Call> calls = std::move(s->recorded);
+    const double cost = s->recorded_cost;
     s->recorded.clear();
+    s->recorded_cost = 0;
     if (!s->capturing) return fail(TW_CUDA_FAILED, "the stream is not capturing");
     s->capturing = false;
     n_of.captures++;
@@ -310,16 +339,20 @@ tw_cuda_result capture_end(tw_cuda_stream s, tw_cuda_graph *out) {
         return fail(TW_CUDA_FAILED, "operation failed due to a previous error during capture");
     const tw_cuda_result r = make(out);
     if (r == TW_CUDA_OK) (*out)->calls = std::move(calls);
+    if (r == TW_CUDA_OK) (*out)->cost = cost;
     return r;
 }
 tw_cuda_result graph_launch(tw_cuda_graph g, tw_cuda_stream s) {
     Lock lock(everything);
     n_of.graphs++;
-    return enqueue(s, [calls = g->calls] {
-        for (const Call &call : calls)
-            if (!call()) return false;
-        return true;
-    });
+    return enqueue(
+        s,
+        [calls = g->calls] {
+            for (const Call &call : calls)
+                if (!call()) return false;
+            return true;
+        },
+        g->cost);
 }
 tw_cuda_result graph_destroy(tw_cuda_graph g) {
     return drop(g);
@@ -344,10 +377,12 @@ tw_cuda_runtime table = {
     stream_synchronize,
     stream_wait,
     event_create,
+    timer_create,
     event_destroy,
     event_record,
     event_query,
     event_synchronize,
+    event_elapsed,
     capture_begin,
     capture_end,
     graph_launch,
@@ -395,11 +430,18 @@ void set_nvml(const char *file) {
     table.nvml = file ? file : FAKE_NVML;
 }
 bool later(void *stream, std::function<bool()> call) {
-    return launch(stream, std::move(call));
+    return launch_at(stream, std::move(call), library_cost);
 }
 void plenty() {
     at = INT64_MAX;
     dry = false;
+}
+void set_costs(double kernel, double library) {
+    kernel_cost = kernel;
+    library_cost = library;
+}
+void set_name(const char *name) {
+    device_name = name;
 }
 void set_devices(int count) {
     devices = count;

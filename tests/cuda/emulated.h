@@ -41,6 +41,9 @@ void break_captures(bool on);
 #ifndef TW_TEST_DEVICE
 void set_devices(int count);
 void set_capability(int major, int minor);
+void set_name(const char *name);
+// Milliseconds that a launch of a kernel, and a library's call, is said to take.
+void set_costs(double kernel, double library);
 // The next wait for a stream fails, and everything after it: as when a kernel went wrong.
 void break_stream();
 

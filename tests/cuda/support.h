@@ -17,6 +17,8 @@ class Cuda : public ::testing::Test {
 #ifndef TW_TEST_DEVICE
         emulated::set_devices(1);
         emulated::set_capability(9, 0);
+        emulated::set_name("Emulated GPU");
+        emulated::set_costs(1, 1);
 #endif
         emulated::break_captures(false);
         EXPECT_EQ(emulated::report(), "");

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "backend/cuda/heuristics.h"
+#include "backend/cuda/tuning.h"
 #include "backend/cuda/vendor/vendor.h"
 #include "core/context.h"
 
@@ -136,6 +137,7 @@ static void cuda_destroy(tw_backend *b) {
         c->rt->stream_destroy(c->stream);
     }
     tw_vendor_destroy(c->vendor);
+    tw_cuda_tuning_free(c);
     tw_free(b->ctx, b);
 }
 
@@ -195,6 +197,8 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .fill = cuda_fill,
                            .synchronize = cuda_synchronize,
                            .memory = cuda_memory,
+                           .tune = tw_cuda_tune,
+                           .save_tuning = tw_cuda_save_tuning,
                            .begin = cuda_use,
                            .end = cuda_end,
                            .record = cuda_record,

@@ -17,6 +17,7 @@ typedef struct tw_cuda_backend {
     bool metered; /* whether it was tried to open the next */
     tw_cuda_meter *meter;
     struct tw_vendor *vendor; /* null: its libraries are not wanted */
+    struct tw_tuning *tuning; /* null: the table decides */
     const tw_provider *list[TW_PROVIDERS_MAX];
 } tw_cuda_backend;
 

@@ -7,6 +7,7 @@
 #include "backend/cuda/heuristics.h"
 
 #include "backend/cuda/own.h"
+#include "backend/cuda/tuning.h"
 
 /* A library's lead is worth more than what is not known of it. */
 #define LEAD 1.15
@@ -146,6 +147,12 @@ tw_status tw_cuda_order(tw_backend *b, const tw_region *region, const tw_provide
     static const tw_provider *const library_first[] = {&tw_provider_library, &tw_provider_own,
                                                        NULL};
     const tw_own_fused f = tw_own_fuse(region);
+    const tw_provider *tuned = NULL;
+    TW_TRY(tw_cuda_tuned(b, region, &f, &tuned));
+    if (tuned) {
+        *out = tuned == &tw_provider_library ? library_first : own_first;
+        return TW_OK;
+    }
     const bool library =
         tw_heuristic_library_first(tw_heuristic_of(region, &f)) && library_does_all(b, region, &f);
     *out = library ? library_first : own_first;

@@ -122,6 +122,10 @@ void tw_cuda_name_libraries(tw_backend *b, char *out, size_t size) {
     b->end(b);
 }
 
+bool tw_cuda_library_has(tw_op_kind kind) {
+    return entries[kind].run != NULL;
+}
+
 bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f) {
     tw_kernel kernel = {0};
     b->ctx->error[0] = 0;
@@ -136,7 +140,7 @@ static tw_status library_prepare(tw_backend *backend, const tw_region *region, t
     tw_region part = *region;
     tw_own_fused f = tw_own_fuse(&part);
     tw_status s = TW_ERROR_UNSUPPORTED;
-    while (f.claimed > f.product && entries[part.ops[f.product].kind].run) {
+    while (f.claimed > f.product && tw_cuda_library_has(part.ops[f.product].kind)) {
         s = tw_own_prepare(entries, backend, region, &f, kernel);
         if (s != TW_ERROR_UNSUPPORTED || f.claimed <= 1) break;
         part.n_ops = f.claimed - 1;

@@ -44,6 +44,8 @@ typedef struct tw_own_entry {
 tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
                          const tw_own_fused *f, tw_kernel *kernel);
 
+/* Whether the libraries have this kind of operation at all. */
+bool tw_cuda_library_has(tw_op_kind kind);
 /* Whether the libraries take all of `f`; if not, the context's error says why. */
 bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f);
 

@@ -61,10 +61,13 @@ typedef struct tw_cuda_runtime {
     tw_cuda_result (*stream_wait)(tw_cuda_stream stream, tw_cuda_event event);
 
     tw_cuda_result (*event_create)(tw_cuda_event *out);
+    tw_cuda_result (*timer_create)(tw_cuda_event *out); /* an event with a clock */
     tw_cuda_result (*event_destroy)(tw_cuda_event event);
     tw_cuda_result (*event_record)(tw_cuda_event event, tw_cuda_stream stream);
     tw_cuda_result (*event_query)(tw_cuda_event event);
     tw_cuda_result (*event_synchronize)(tw_cuda_event event);
+    /* Between two with a clock that have happened. */
+    tw_cuda_result (*event_elapsed)(tw_cuda_event from, tw_cuda_event to, float *milliseconds);
 
     /* Between begin and end the calling thread's calls on the stream are recorded instead of
      * queued. An end that does not succeed leaves nothing behind, and the stream as it was. */

@@ -132,6 +132,11 @@ static tw_cuda_result event_create(tw_cuda_event *out) {
     return result(cudaEventCreateWithFlags(out, cudaEventDisableTiming));
 }
 
+static tw_cuda_result timer_create(tw_cuda_event *out) {
+    *out = NULL;
+    return result(cudaEventCreate(out));
+}
+
 static tw_cuda_result event_destroy(tw_cuda_event event) {
     return result(cudaEventDestroy(event));
 }
@@ -146,6 +151,10 @@ static tw_cuda_result event_query(tw_cuda_event event) {
 
 static tw_cuda_result event_synchronize(tw_cuda_event event) {
     return result(cudaEventSynchronize(event));
+}
+
+static tw_cuda_result event_elapsed(tw_cuda_event from, tw_cuda_event to, float *milliseconds) {
+    return result(cudaEventElapsedTime(milliseconds, from, to));
 }
 
 /* Other threads may allocate meanwhile. */
@@ -190,10 +199,12 @@ const tw_cuda_runtime *tw_cuda_runtime_get(void) {
         .stream_synchronize = stream_synchronize,
         .stream_wait = stream_wait,
         .event_create = event_create,
+        .timer_create = timer_create,
         .event_destroy = event_destroy,
         .event_record = event_record,
         .event_query = event_query,
         .event_synchronize = event_synchronize,
+        .event_elapsed = event_elapsed,
         .capture_begin = capture_begin,
         .capture_end = capture_end,
         .graph_launch = graph_launch,

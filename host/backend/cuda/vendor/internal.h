@@ -119,7 +119,6 @@ void tw_cublaslt_close(tw_cublaslt *cublaslt);
 /* --- what the families share, call.c --- */
 size_t tw_vendor_format_bytes(twk_format format);
 const char *tw_vendor_format_name(twk_format format, int tf32);
-double tw_vendor_tolerance(twk_format format, int tf32);
 /* The largest power of two up to 16 that divides the address. */
 int64_t tw_vendor_alignment(const void *address);
 /* Rounds n fp32 values to the format, or only copies them to an aligned place. */

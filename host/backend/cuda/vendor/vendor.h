@@ -121,6 +121,10 @@ twk_status tw_vendor_run(tw_vendor *vendor, const tw_vendor_call *call, twk_stre
 twk_status tw_vendor_tune(tw_vendor *vendor, const tw_vendor_call *call, twk_stream stream,
                           tw_vendor_choice *choice);
 
+/* By how much of its magnitude, and of the mean magnitude, an element of a result may differ
+ * between two plans, or between a plan and a kernel. */
+double tw_vendor_tolerance(twk_format format, int tf32);
+
 /* The same by name, as the launchers have it. */
 twk_status tw_vendor_conv_forward(tw_vendor *vendor, const twk_conv_args *args, twk_stream stream);
 twk_status tw_vendor_conv_input_gradient(tw_vendor *vendor, const twk_conv_args *args,
