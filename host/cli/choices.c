@@ -64,6 +64,9 @@ void cli_print_choices(const tw_context *ctx, const tw_choices *choices, int wid
         print_provider(tw_context_provider(ctx, i), choices->operations[i], title, width);
         title = "";
     }
+    if (choices->tuned || choices->timed)
+        printf("  %-*s %s regions by the clock, %s of them timed now\n", width, "tuned",
+               cli_grouped(choices->tuned).text, cli_grouped(choices->timed).text);
     print_refusals(choices, width);
 }
 
@@ -82,5 +85,6 @@ json_t *cli_choices_json(const tw_context *ctx, const tw_choices *choices) {
         json_array_append_new(refused, json_pack("{s:s, s:s, s:i}", "provider", r->provider,
                                                  "reason", r->reason, "regions", r->count));
     }
-    return json_pack("{s:o, s:o}", "chosen", chosen, "refused", refused);
+    return json_pack("{s:o, s:o, s:i, s:i}", "chosen", chosen, "refused", refused, "tuned",
+                     choices->tuned, "timed", choices->timed);
 }

@@ -12,7 +12,9 @@
 void cli_print_choices(const tw_context *ctx, const tw_choices *choices, int width);
 
 /* {"chosen": {"own": {"conv2d": 3, ...}, ...},
- *  "refused": [{"provider", "reason", "regions"}, ...]}; null without memory. */
+ *  "refused": [{"provider", "reason", "regions"}, ...],
+ *  "tuned": regions that were decided by the clock, "timed": distinct ones that it was asked for
+ *  now}; null without memory. */
 json_t *cli_choices_json(const tw_context *ctx, const tw_choices *choices);
 
 #endif

@@ -10,6 +10,7 @@
 #include "cli/head.h"
 #include "cli/signals.h"
 #include "cli/trajectory.h"
+#include "cli/tuning.h"
 #include "core/checked.h"
 #include "core/context.h"
 #include "io/npy.h"
@@ -58,6 +59,10 @@ static const cli_option options[] = {
     {"max-batch", CLI_INT, "N", 1, 1048576, NULL,
      "samples at a time, to save memory; changes no sample [64 images, 4096 points]"},
     CLI_DEVICE_ROWS,
+    {"tune", CLI_FLAG, NULL, 0, 0, NULL,
+     "let a GPU's clock choose the provider of every product, among those whose results agree; the "
+     "choices are kept in ~/.cache/tweedie/providers.json, which makes the next call repeat this "
+     "one's bits"},
     {"precision", CLI_CHOICE, CLI_PRECISIONS, 0, 0, "fp32",
      "what the network computes with; the sampler's state is fp32"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
@@ -78,6 +83,7 @@ typedef struct drawing {
     float *noise;    /* [n, shape], or null */
     float *values;   /* [n, shape] */
     double begun;
+    char kept[4096]; /* the file of --tune; "": there is no place for it */
 } drawing;
 
 /* A text of the model's scheduler config, into out[size]; "" if there is none. */
@@ -357,6 +363,10 @@ static int draw(drawing *d) {
     char arena[192] = "";
     tw_status s = tw_sampler_memory(d->sampler, d->n, &bytes);
     if (s != TW_OK) return cli_fail_status(d->ctx, s);
+    if (*d->kept) {
+        const int rc = cli_keep_tuning(d->args, d->ctx, d->kept);
+        if (rc) return rc;
+    }
     snprintf(arena, sizeof arena, "arena %s", cli_bytes((double)bytes).text);
     cli_print_head(d->ctx, &d->info, cli_text(d->args, "precision"), arena);
     cli_print_choices(d->ctx, &d->ctx->backend->choices, 10);
@@ -373,6 +383,8 @@ static int run(const cli_args *args) {
     drawing d = {.args = args};
     int rc = check_options(args);
     if (!rc) rc = cli_context(args, &d.ctx);
+    const char *kept = cli_tuning_cache(d.kept, sizeof d.kept) ? d.kept : NULL;
+    if (!rc) rc = cli_tune(args, d.ctx, kept);
     if (!rc) rc = open_model(&d);
     if (!rc) rc = open_run(&d);
     if (!rc) rc = draw(&d);

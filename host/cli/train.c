@@ -82,6 +82,11 @@ static const cli_option options[] = {
     {"log-json", CLI_FLAG, NULL, 0, 0, NULL, "print the lines of metrics.jsonl, nothing else"},
     CLI_GROUP("Machine"),
     CLI_DEVICE_ROWS,
+    {"tune", CLI_FLAG, NULL, 0, 0, NULL,
+     "let a GPU's clock choose the provider of every product, among those whose results agree; the "
+     "choices are kept in DIR/providers.json, with which --resume, or another run that it is "
+     "copied "
+     "to beforehand, goes on to the same bits"},
     {"precision", CLI_CHOICE, CLI_TRAIN_PRECISIONS, 0, 0, "fp32",
      "what the network computes with; weights, their gradients, statistics and losses are fp32"},
     {"threads", CLI_INT, "N", 0, 1024, "0", "CPU threads; 0: one per core"},
@@ -184,6 +189,7 @@ static int after_step(cli_session *s, int64_t step) {
         rc = cli_train_preview(s, step);
     const bool is_due = due(s, "save-every", step) || step == s->options.steps;
     const bool as_run = is_due && !cli_signals_stop();
+    if (!rc) rc = cli_train_keep_tuning(s); /* pictures have plans of their own */
     if (!rc && (as_run || is_best)) rc = cli_train_save(s, step, as_run, is_best);
     return rc;
 }
@@ -236,6 +242,7 @@ static int carry_out(cli_session *s) {
     if (!s->dry_run && s->run->resume && s->first == s->options.steps) return finished(s);
     cli_signals_catch();
     if (!s->dry_run) rc = cli_train_begin_files(s);
+    if (!rc) rc = cli_train_keep_tuning(s);
     if (!rc) rc = cli_train_show_table(s);
     if (rc) return rc;
     return s->dry_run ? cli_train_dry_run(s) : loop(s);

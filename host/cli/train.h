@@ -54,6 +54,8 @@ int cli_train_open(cli_session *s, cli_args *args, cli_run *run);
 int cli_train_lock(cli_session *s);
 /* Makes DIR, writes run.json, cuts metrics.jsonl back to the steps done and opens it. */
 int cli_train_begin_files(cli_session *s);
+/* Keeps the choices of --tune in DIR, if there are new ones. */
+int cli_train_keep_tuning(cli_session *s);
 /* Removes what the process left that was killed in the last save of a run. */
 int cli_train_tidy(cli_session *s);
 /* Begins to write what is due after this step: state and model, or the best model so far. */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli/train.h"
+#include "cli/tuning.h"
 #include "core/context.h"
 #include "io/file.h"
 
@@ -61,6 +62,12 @@ static void clean(cli_session *s) {
     char path[4096];
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         if (cli_run_path(s->run, folders[i], path, sizeof path)) cli_checkpoint_clean(path);
+}
+
+int cli_train_keep_tuning(cli_session *s) {
+    char path[4096];
+    if (s->dry_run || !cli_run_path(s->run, CLI_TUNING_FILE, path, sizeof path)) return CLI_OK;
+    return cli_keep_tuning(s->args, s->ctx, path);
 }
 
 int cli_train_tidy(cli_session *s) {

@@ -5,6 +5,7 @@
 
 #include "cli/presets.h"
 #include "cli/train.h"
+#include "cli/tuning.h"
 
 /* What the network's configuration says of its pictures; zeros where it takes none. */
 typedef struct wanted {
@@ -128,7 +129,13 @@ static tw_status open_data(cli_session *s, const cli_run *run) {
 }
 
 int cli_train_open(cli_session *s, cli_args *args, cli_run *run) {
+    char choices[4096];
     int rc = cli_context(s->args, &s->ctx);
+    if (!rc)
+        rc = cli_tune(s->args, s->ctx,
+                      run->out && cli_run_path(run, CLI_TUNING_FILE, choices, sizeof choices)
+                          ? choices
+                          : NULL);
     if (rc) return rc;
     const bool adapts = !run->resume && cli_text(args, "preset") && cli_preset_find(run->preset);
     if (adapts) rc = adapt_size(s, run);

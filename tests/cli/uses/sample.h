@@ -126,6 +126,14 @@ static const std::vector<Use> sample_uses = {
          EXPECT_EQ(head("8"), head("64"));
      }},
     {"sample",
+     {"tune"},
+     [](EveryOption &t) {
+         t.make_models();
+         t.fails(1, {"sample", "--model", "points", "--out", "a.npy", "--device", "cpu", "--tune"},
+                 {"CPU", "a GPU's providers"});
+         EXPECT_EQ(access(t.path("a.npy").c_str(), F_OK), -1);
+     }},
+    {"sample",
      {"precision"},
      [](EveryOption &t) {
          t.make_models();
@@ -207,6 +215,7 @@ static const std::vector<Misuse> sample_misuses = {
     {"sample", "max-batch", {"--max-batch", "0"}, 2, "a whole number from 1 to 1048576"},
     {"sample", "device", {"--device", "tpu"}, 2, "auto, cpu or cuda"},
     {"sample", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
+    {"sample", "tune", {"--tune=yes"}, 2, "takes no value"},
     {"sample",
      "provider",
      {"--model", "points", "--out", "a.npy", "--device", "cpu", "--provider", "own"},

@@ -279,6 +279,19 @@ static const std::vector<Use> train_uses = {
          EXPECT_EQ(t.kept(run, "threads"), "2");
          EXPECT_EQ(t.kept(run, "provider"), "\"auto\"");
      }},
+    {"train",
+     {"tune"},
+     [](EveryOption &t) {
+         // A run that was begun with it on a GPU goes on where there is nothing to choose.
+         t.make_configs();
+         std::string config = t.read("points.json");
+         config.insert(config.find("\"lr\""), "\"tune\": true, ");
+         t.write("points.json", config);
+         const std::string run = t.trained("points.json", {"--device", "cpu", "--steps", "2"});
+         EXPECT_EQ(t.kept(run, "tune"), "true");
+         t.works({"train", "--out", run, "--resume", "--steps", "4"});
+         EXPECT_EQ(access(t.path(run + "/providers.json").c_str(), F_OK), -1);
+     }},
 };
 
 static const std::vector<Misuse> train_misuses = {
@@ -352,6 +365,11 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32, tf32 or bf16"},
     {"train", "recompute", {"--recompute", "all"}, 2, "none, norms or blocks"},
     {"train", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
+    {"train",
+     "tune",
+     {"--config", "points.json", "--out", "a", "--device", "cpu", "--tune"},
+     1,
+     "it times a GPU's providers"},
     {"train",
      "provider",
      {"--config", "points.json", "--out", "a", "--device", "cpu", "--provider", "own"},
