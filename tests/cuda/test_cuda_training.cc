@@ -187,6 +187,28 @@ TEST_F(CudaTraining, TrainsWithTheLibraries) {
     }
 }
 
+// Both are taken, for different products; what is made again is chosen as what it stands for.
+TEST_F(CudaTraining, TunedTrainingIsTheSame) {
+    if (!kHaveLibraries) GTEST_SKIP() << "built without the headers of cuDNN or cuBLASLt";
+    const Libraries libraries;
+    Context cpu(TW_DEVICE_CPU), c(TW_DEVICE_CUDA);
+    emulated::set_costs(2, 3);
+    ASSERT_EQ(tw_context_tune(c.get(), nullptr), TW_OK) << tw_context_error(c.get());
+    const Training want = Train(cpu.get(), kAttention), none = Train(c.get(), kAttention),
+                   again = Train(c.get(), kAttention, TW_RECOMPUTE_BLOCKS);
+    EXPECT_EQ(c.logged().find("refused"), std::string::npos) << c.logged();
+    const tw_choices &choices = c.get()->backend->choices;
+    EXPECT_GT(choices.timed, 10);
+    for (int provider = 0; provider < 2; provider++)
+        EXPECT_GT(choices.operations[provider][TW_OP_CONV2D] +
+                      choices.operations[provider][TW_OP_CONV2D_BWD_WEIGHT],
+                  0);
+    EXPECT_LT(Distance(none.losses, want.losses), 1e-5);
+    EXPECT_LT(Distance(none.weights, want.weights), 1e-5);
+    EXPECT_EQ(again.losses, none.losses);
+    EXPECT_EQ(again.weights, none.weights);
+}
+
 struct Micro { // a trainer's first plan, run by hand
     tw_model *m;
     tw_dataset *d;
