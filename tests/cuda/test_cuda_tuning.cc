@@ -187,6 +187,21 @@ TEST_F(CudaTuning, RefusesAProviderThatDisagrees) {
     EXPECT_EQ(Done(c, "cudnn", TW_OP_LINEAR), 1);
 }
 
+TEST_F(CudaTuning, RefusesAProviderThatDoesNotRun) {
+    fake::Engine broken;
+    broken.breaks = true;
+    const Libraries libraries({broken});
+    const Context c(TW_DEVICE_CUDA);
+    ASSERT_EQ(tw_context_tune(c.get(), nullptr), TW_OK);
+    const Plan plan(c.get(), TW_F32, Product);
+    ASSERT_EQ(plan.status, TW_OK) << tw_context_error(c.get());
+    EXPECT_EQ(Done(c, "own", TW_OP_LINEAR), 1);
+    ASSERT_EQ(Choices(c).n_refusals, 1);
+    EXPECT_EQ(std::string(Choices(c).refusals[0].reason).rfind("it does not run: ", 0), 0u)
+        << Choices(c).refusals[0].reason;
+    EXPECT_STREQ(tw_context_error(c.get()), "");
+}
+
 Floats Result(const Context &c) {
     const Plan plan(c.get(), TW_F32, [](tw_plan *p) {
         const int64_t x[] = {6, 256}, w[] = {16, 256};

@@ -5,8 +5,8 @@
 #include "backend/cuda/cuda.h"
 
 typedef struct tw_trial_result {
-    float own, library;     /* milliseconds of the whole claim; 0: not timed */
-    char disagreement[160]; /* of the library's results with the kernels'; "": they agree */
+    float own, library; /* milliseconds of the whole claim; 0: not timed */
+    char refusal[160];  /* of the library: it does not run, or disagrees with the kernels; or "" */
 } tw_trial_result;
 
 /* `region` is what one kernel of ours claims, and no more. What of it the library does not do the

@@ -106,12 +106,12 @@ tw_status tw_cuda_save_tuning(tw_backend *b, const char *file) {
 /* --- choosing --------------------------------------------------------------------------------- */
 
 static tw_status keep(tw_cuda_backend *c, const char *key, const tw_trial_result *r) {
-    const bool refused = *r->disagreement, library = !refused && r->library < r->own;
+    const bool refused = *r->refusal, library = !refused && r->library < r->own;
     json_t *choice = json_object();
     const char *name = library ? tw_provider_library.name : tw_provider_own.name;
     int failed = json_object_set_new(choice, "provider", json_string(name));
     if (refused) {
-        failed |= json_object_set_new(choice, "refused", json_string(r->disagreement));
+        failed |= json_object_set_new(choice, "refused", json_string(r->refusal));
     } else {
         failed |= json_object_set_new(choice, "own_ms", json_real((double)r->own));
         failed |= json_object_set_new(choice, "cudnn_ms", json_real((double)r->library));
@@ -141,8 +141,8 @@ static tw_status try_region(tw_backend *b, const tw_region *region, const char *
     if (s == TW_ERROR_MEMORY || s == TW_ERROR_UNSUPPORTED) return TW_OK;
     TW_TRY(s);
     b->choices.timed++;
-    if (*r.disagreement)
-        tw_log(b->ctx, TW_LOG_WARNING, "tuning: cudnn is refused for %s: %s", key, r.disagreement);
+    if (*r.refusal)
+        tw_log(b->ctx, TW_LOG_WARNING, "tuning: cudnn is refused for %s: %s", key, r.refusal);
     else
         tw_log(b->ctx, TW_LOG_INFO, "tuning: own %.4f ms, cudnn %.4f ms: %s", (double)r.own,
                (double)r.library, key);
