@@ -137,6 +137,14 @@ tw_cuda_result event_create(tw_cuda_event *out) {
     return r;
 }
 
+tw_cuda_result timer_create(tw_cuda_event *out) {
+    *out = nullptr;
+    if (!enough()) return fail(TW_CUDA_NO_MEMORY, "out of memory");
+    const tw_cuda_result r = done(real()->timer_create(out));
+    hold(1, r);
+    return r;
+}
+
 tw_cuda_result event_destroy(tw_cuda_event e) {
     hold(-1);
     return done(real()->event_destroy(e));
@@ -183,6 +191,7 @@ tw_cuda_runtime watched() {
     t.stream_destroy = stream_destroy;
     t.stream_synchronize = stream_synchronize;
     t.event_create = event_create;
+    t.timer_create = timer_create;
     t.event_destroy = event_destroy;
     t.event_synchronize = event_synchronize;
     t.capture_end = capture_end;
