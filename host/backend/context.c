@@ -46,6 +46,9 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
                        o.threads);
     if (o.device != TW_DEVICE_AUTO && o.device != TW_DEVICE_CPU && o.device != TW_DEVICE_CUDA)
         return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: unknown device %d", (int)o.device);
+    if (o.no_fusion & ~(unsigned)TW_FUSION_ALL)
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: no_fusion: %#x is no set of tw_fusion",
+                       o.no_fusion);
     const tw_allocator *a = o.allocator ? o.allocator : &tw_libc_allocator;
     if (!a->allocate || !a->release)
         return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
@@ -57,6 +60,7 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
     ctx->log_user = o.log_user;
     ctx->log_level = o.log_level;
     ctx->poison = o.poison != 0;
+    ctx->no_fusion = o.no_fusion;
     const tw_status s = make_backend(ctx, &o);
     if (s != TW_OK) {
         tw_fail(NULL, s, "context: %s", ctx->error);

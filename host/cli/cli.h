@@ -22,17 +22,26 @@ int cli_fail_status(const tw_context *ctx, tw_status status);
 
 /* The options of every command that calculates. */
 #define CLI_DEVICE_ROWS                                                                            \
-    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"}, {                   \
-        "provider", CLI_CHOICE, "auto|own|cudnn", 0, 0, "auto",                                    \
-            "whose kernels a GPU runs: this program's own, cuDNN's and cuBLASLt's where they "     \
-            "can, or the ones that should be quicker"                                              \
+    {"device", CLI_CHOICE, "auto|cpu|cuda", 0, 0, "auto", "device to run on"},                     \
+        {"provider",                                                                               \
+         CLI_CHOICE,                                                                               \
+         "auto|own|cudnn",                                                                         \
+         0,                                                                                        \
+         0,                                                                                        \
+         "auto",                                                                                   \
+         "whose kernels a GPU runs: this program's own, cuDNN's and cuBLASLt's where they "        \
+         "can, or the ones that should be quicker"},                                               \
+    {                                                                                              \
+        "no-fusion", CLI_TEXT, "NAME[,NAME...]", 0, 0, NULL,                                       \
+            "operations to do one by one: all, norm-silu, epilogue, norm-statistics, concat, "     \
+            "upsample, qkv, gradients"                                                             \
     }
 
 /* The choices of --precision are those of tw_precision, in order. */
 #define CLI_TRAIN_PRECISIONS "fp32|tf32|bf16"
 #define CLI_PRECISIONS CLI_TRAIN_PRECISIONS "|fp16"
 
-/* A context from --device, --provider and --threads. */
+/* A context from --device, --provider, --no-fusion and --threads. */
 int cli_context(const cli_args *args, tw_context **out);
 
 /* The commands, in the order of the help; null past the last. */

@@ -72,6 +72,22 @@ static void log_line(void *user, tw_log_level level, const char *text) {
     fprintf(stderr, "tweedie: %s\n", text);
 }
 
+/* The bits of the words in `text`; 0 with `wrong` set for another word. */
+static unsigned fusions(const char *text, const char **wrong) {
+    unsigned bits = 0;
+    *wrong = NULL;
+    for (const char *at = text; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        const size_t length = strcspn(at, ",");
+        unsigned bit = length == 3 && !strncmp(at, "all", 3) ? TW_FUSION_ALL : 0;
+        const char *name;
+        for (int i = 0; (name = tw_fusion_name(i)); i++)
+            if (strlen(name) == length && !strncmp(name, at, length)) bit = 1u << i;
+        if (!bit) *wrong = at;
+        bits |= bit;
+    }
+    return *wrong ? 0 : bits;
+}
+
 int cli_context(const cli_args *args, tw_context **out) {
     static const tw_device devices[] = {TW_DEVICE_AUTO, TW_DEVICE_CPU, TW_DEVICE_CUDA};
     tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
@@ -80,6 +96,12 @@ int cli_context(const cli_args *args, tw_context **out) {
         return cli_usage("--provider: %s belongs to a GPU; expected auto with --device cpu",
                          options.provider);
     options.device = devices[cli_choice(args, "device")];
+    const char *wrong;
+    options.no_fusion = fusions(cli_text(args, "no-fusion"), &wrong);
+    if (wrong)
+        return cli_usage("--no-fusion: expected all, or names out of norm-silu, epilogue, "
+                         "norm-statistics, concat, upsample, qkv, gradients, got \"%.*s\"",
+                         (int)strcspn(wrong, ","), wrong);
     options.threads = (int)cli_int(args, "threads");
     options.log = log_line;
     options.log_level = TW_LOG_WARNING;

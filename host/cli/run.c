@@ -42,7 +42,7 @@ static bool may_change(const char *name) {
         "steps",       "data",           "labels",        "threads",       "save-every",
         "keep-last",   "keep-best",      "preview-every", "preview-steps", "preview-guidance",
         "tensorboard", "validate-every", "device",        "max-skipped",   "check-finite",
-        "recompute",   "provider",       "tune"};
+        "recompute",   "provider",       "tune",          "no-fusion"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;

@@ -20,6 +20,7 @@ struct tw_context {
     tw_log_level log_level;
     struct tw_backend *backend;
     bool poison;
+    unsigned no_fusion;
     char device_name[96];
     char error[TW_ERROR_TEXT];
 };

@@ -145,12 +145,13 @@ tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value 
             !extent(plan, what, "scale_shift's width", s->dim[1], 2 * c))
             return TW_NONE;
     }
-    tw_op_attr attr = {.norm = {o.groups, o.silu != 0, o.eps}};
+    const bool apart = o.silu && !tw_plan_fuses(plan, TW_FUSION_NORM_SILU);
+    tw_op_attr attr = {.norm = {o.groups, o.silu && !apart, o.eps}};
     tw_desc stats = {plan->wide, 2, {d.dim[0], o.groups, 0, 0}};
     tw_value out[3] = {tw_plan_new(plan, d), tw_plan_new(plan, stats), tw_plan_new(plan, stats)};
     tw_plan_emit(plan, TW_OP_GROUP_NORM, &attr, 4, (tw_value[]){x, gamma, beta, scale_shift}, 3,
                  out);
-    return out[0];
+    return apart ? tw_plan_activation(plan, out[0], TW_SILU) : out[0];
 }
 
 /* A one-operand node whose output has the operand's shape. */

@@ -84,12 +84,13 @@ static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
     region->tf32 = plan->tf32;
-    int i = first, last = first, limit = plan->no_regions ? 1 : TW_REGION_MAX_OPS;
+    int i = first, last = first;
     tw_value last_out = TW_NONE;
-    while (i < plan->n_nodes && region->n_ops < limit) {
+    while (i < plan->n_nodes && region->n_ops < TW_REGION_MAX_OPS) {
         const tw_node *node = &plan->nodes[i];
         if (region->n_ops > 0 &&
-            (last_out == TW_NONE || !takes(plan, node, last_out) || !joins(plan, last, i)))
+            (last_out == TW_NONE || !takes(plan, node, last_out) || !joins(plan, last, i) ||
+             !tw_plan_links(plan, plan->nodes[last].kind, node->kind)))
             break;
         tw_region_op *op = &region->ops[region->n_ops++];
         op->kind = node->kind;

@@ -61,7 +61,8 @@ struct tw_plan {
     tw_context *ctx;
     tw_backend *backend;
     tw_dtype precision, wide; /* wide: TW_F32 where precision has 16 bits, else the same */
-    bool tf32, no_regions, compiled;
+    bool tf32, compiled;
+    unsigned fusions; /* of tw_fusion: those that may be done */
     tw_recompute recompute;
     int block, n_blocks; /* the one that is being described, 0 outside; those so far */
     bool holds, stale;   /* parameters are constant; they changed since the last run */
@@ -143,6 +144,14 @@ static inline bool tw_value_in_arena(const tw_value_info *info) {
 /* tw_plan_run that calls `watch` after each step; another status than TW_OK ends the run. */
 typedef tw_status (*tw_step_watch)(void *user, tw_plan *plan, int step);
 tw_status tw_plan_run_watched(tw_plan *plan, tw_step_watch watch, void *user);
+
+/* --- fusion.c: which operations may be one region --- */
+
+static inline bool tw_plan_fuses(const tw_plan *plan, tw_fusion fusion) {
+    return plan->fusions & fusion;
+}
+/* Whether two operations, the second of which takes the first's output, may be joined. */
+bool tw_plan_links(const tw_plan *plan, tw_op_kind first, tw_op_kind second);
 
 /* Floating-point operations of a node, 2 a multiply-add; 0 for those bound by memory. */
 double tw_node_flops(const tw_plan *plan, const tw_node *node);

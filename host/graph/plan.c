@@ -23,6 +23,9 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
     if ((unsigned)o.recompute > TW_RECOMPUTE_BLOCKS)
         return tw_fail(ctx, TW_ERROR_ARGUMENT, "plan: recompute: %d is no tw_recompute",
                        (int)o.recompute);
+    if (o.no_fusion & ~(unsigned)TW_FUSION_ALL)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT, "plan: no_fusion: %#x is no set of tw_fusion",
+                       o.no_fusion);
     tw_plan *plan = tw_allocate(ctx, 1, sizeof *plan);
     if (!plan) return TW_ERROR_MEMORY;
     plan->ctx = ctx;
@@ -30,7 +33,7 @@ tw_status tw_plan_create(tw_context *ctx, const tw_plan_options *options, tw_pla
     plan->precision = o.precision;
     plan->wide = o.precision == TW_F64 ? TW_F64 : TW_F32;
     plan->tf32 = o.tf32 && o.precision == TW_F32;
-    plan->no_regions = o.no_regions != 0;
+    plan->fusions = TW_FUSION_ALL & ~(o.no_fusion | ctx->no_fusion);
     plan->recompute = o.recompute;
     *out = plan;
     return TW_OK;

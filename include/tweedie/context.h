@@ -35,6 +35,23 @@ typedef struct tw_allocator {
     void *user;
 } tw_allocator;
 
+/* Operations that are done as one, where a provider can: what lies between them is not stored. */
+typedef enum tw_fusion {
+    TW_FUSION_NORM_SILU = 1, /* "norm-silu": GroupNorm and SiLU */
+    TW_FUSION_EPILOGUE = 2,  /* "epilogue": a convolution or linear layer, the time embedding's
+                              * vector, the residual with its factor, SiLU */
+    TW_FUSION_NORM_STATISTICS = 4, /* "norm-statistics": what comes before GroupNorm measures it */
+    TW_FUSION_CONCAT = 8,     /* "concat": skips are read, and their gradients written, in place
+                               * of a joint tensor */
+    TW_FUSION_UPSAMPLE = 16,  /* "upsample": convolutions read the small image */
+    TW_FUSION_QKV = 32,       /* "qkv": attention's three projections as one product */
+    TW_FUSION_GRADIENTS = 64, /* "gradients": one is added to another where it is made */
+    TW_FUSION_ALL = 127       /* "all" */
+} tw_fusion;
+
+/* The word for bit `index`; null past the last. */
+TW_API const char *tw_fusion_name(int index);
+
 typedef struct tw_context_options {
     size_t size;      /* sizeof(tw_context_options), set by the initialiser */
     tw_device device; /* AUTO: CUDA if there is one, else CPU */
@@ -49,10 +66,11 @@ typedef struct tw_context_options {
                     * kernels) or "cudnn" (and cuBLASLt; what these cannot, the kernels do). On a
                     * GPU "auto" asks region by region the one that should be quicker */
     int poison;    /* nonzero: fill dead plan memory with NaN, to find lifetime mistakes */
+    unsigned no_fusion; /* of tw_fusion: what is not done. Numbers change by rounding only */
 } tw_context_options;
 
 #define TW_CONTEXT_OPTIONS_INIT                                                                    \
-    { sizeof(tw_context_options), TW_DEVICE_AUTO, 0, 0, 0, TW_LOG_WARNING, 0, 0, 0 }
+    { sizeof(tw_context_options), TW_DEVICE_AUTO, 0, 0, 0, TW_LOG_WARNING, 0, 0, 0, 0 }
 
 /* Makes a context. `options` may be null for the defaults. On failure *out is null and
  * tw_context_error(NULL) has the text. */

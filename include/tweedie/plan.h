@@ -44,7 +44,7 @@ typedef struct tw_plan_options {
     /* What is computed with: TW_F32, TW_BF16 or TW_F16; or TW_F64, the reference in double. The 16
      * bits' sums, statistics, losses and the gradients of parameters are TW_F32 all the same. */
     tw_dtype precision;
-    int no_regions; /* nonzero: every operation is a region of its own */
+    unsigned no_fusion; /* of tw_fusion: what is not done, beside the context's */
     tw_recompute recompute;
     int tf32; /* nonzero: a GPU may round operands of TW_F32 products to tf32 */
 } tw_plan_options;

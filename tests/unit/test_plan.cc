@@ -34,7 +34,7 @@ class PlanTest : public ::testing::Test {
     tw_plan *make(tw_dtype precision = TW_F64, bool regions = true) {
         tw_plan_options options = TW_PLAN_OPTIONS_INIT;
         options.precision = precision;
-        options.no_regions = regions ? 0 : 1;
+        options.no_fusion = regions ? 0 : TW_FUSION_ALL;
         tw_plan *plan = nullptr;
         EXPECT_EQ(tw_plan_create(ctx, &options, &plan), TW_OK);
         return plan;

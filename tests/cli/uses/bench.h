@@ -136,11 +136,11 @@ static const std::vector<Use> bench_uses = {
          EXPECT_NE(again.out.find("row 2 of bench.jsonl had"), std::string::npos) << again.out;
      }},
     {"bench",
-     {"device", "provider", "threads"},
+     {"device", "provider", "no-fusion", "threads"},
      [](EveryOption &t) {
          t.make_models();
          const BenchLines b(t, {"sample", "--model", "points", "--device", "cpu", "--provider",
-                                "auto", "--threads", "2"});
+                                "auto", "--no-fusion", "all", "--threads", "2"});
          EXPECT_EQ(b.text(0, "device"), "\"CPU, 2 threads\"");
          EXPECT_EQ(b.number(0, "threads"), 2);
      }},
@@ -210,6 +210,7 @@ static const std::vector<Misuse> bench_misuses = {
     {"bench", "replay", {"--replay", "points.json"}, 2, "expected FILE:ROW"},
     {"bench", "replay", {"--replay", "absent:1"}, 1, "absent"},
     {"bench", "device", {"train", "--device", "gpu"}, 2, "auto, cpu or cuda"},
+    {"bench", "no-fusion", {"train", "--no-fusion", "all,none"}, 2, "norm-statistics"},
     {"bench", "provider", {"train", "--provider", "onednn"}, 2, "auto, own or cudnn"},
     {"bench",
      "provider",

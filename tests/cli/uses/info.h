@@ -13,10 +13,10 @@ static const std::vector<Use> info_uses = {
          t.works({"info", "--model", "points", "--variant", "half"});
      }},
     {"info",
-     {"json", "device", "provider", "threads"},
+     {"json", "device", "provider", "no-fusion", "threads"},
      [](EveryOption &t) {
-         const Result r =
-             t.works({"info", "--json", "--device", "cpu", "--provider", "auto", "--threads", "3"});
+         const Result r = t.works({"info", "--json", "--device", "cpu", "--provider", "auto",
+                                   "--no-fusion", "norm-silu", "--threads", "3"});
          json_t *j = json_loads(r.out.c_str(), 0, nullptr);
          ASSERT_NE(j, nullptr) << r.out;
          EXPECT_STREQ(json_string_value(json_object_get(j, "device")), "CPU, 3 threads");
@@ -134,6 +134,7 @@ static const std::vector<Misuse> info_misuses = {
     {"info", "variant", {"--variant", "half"}, 2, "no --model"},
     {"info", "json", {"--json=yes"}, 2, "takes no value"},
     {"info", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
+    {"info", "no-fusion", {"--no-fusion", "norm"}, 2, "norm-statistics"},
     {"info", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
     {"info",
      "provider",

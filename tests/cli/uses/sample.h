@@ -111,6 +111,22 @@ static const std::vector<Use> sample_uses = {
                    t.sampled("points", {"--seed", "5"}).values);
      }},
     {"sample",
+     {"no-fusion"},
+     [](EveryOption &t) {
+         t.make_models();
+         const auto fused = t.sampled("images", {}),
+                    apart = t.sampled("images", {"--no-fusion", "all"});
+         for (const char *names :
+              {"norm-silu", "epilogue,norm-statistics", "concat,upsample,qkv"}) {
+             const auto some = t.sampled("images", {"--no-fusion", names});
+             ASSERT_EQ(some.values.size(), fused.values.size());
+             for (size_t i = 0; i < some.values.size(); i++) {
+                 ASSERT_NEAR(some.values[i], fused.values[i], 1e-3) << names;
+                 ASSERT_NEAR(some.values[i], apart.values[i], 1e-3) << names;
+             }
+         }
+     }},
+    {"sample",
      {"max-batch", "device", "provider", "threads"},
      [](EveryOption &t) {
          t.make_models();
@@ -214,6 +230,11 @@ static const std::vector<Misuse> sample_misuses = {
      "expected the shape"},
     {"sample", "max-batch", {"--max-batch", "0"}, 2, "a whole number from 1 to 1048576"},
     {"sample", "device", {"--device", "tpu"}, 2, "auto, cpu or cuda"},
+    {"sample",
+     "no-fusion",
+     {"--model", "points", "--out", "a.npy", "--no-fusion", "qkv,"},
+     2,
+     "norm-statistics"},
     {"sample", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
     {"sample", "tune", {"--tune=yes"}, 2, "takes no value"},
     {"sample",

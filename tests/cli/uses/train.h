@@ -268,16 +268,17 @@ static const std::vector<Use> train_uses = {
          EXPECT_EQ(t.weights(run), t.weights(half));
      }},
     {"train",
-     {"device", "provider", "precision", "threads"},
+     {"device", "provider", "no-fusion", "precision", "threads"},
      [](EveryOption &t) {
          t.make_configs();
          const std::string run =
-             t.trained("points.json", {"--device", "cpu", "--provider", "auto", "--precision",
-                                       "fp32", "--threads", "2"});
+             t.trained("points.json", {"--device", "cpu", "--provider", "auto", "--no-fusion",
+                                       "gradients", "--precision", "fp32", "--threads", "2"});
          const std::string head = t.last.out.substr(0, t.last.out.find('\n'));
          EXPECT_NE(head.find("CPU, 2 threads, fp32"), std::string::npos) << head;
          EXPECT_EQ(t.kept(run, "threads"), "2");
          EXPECT_EQ(t.kept(run, "provider"), "\"auto\"");
+         EXPECT_EQ(t.kept(run, "no-fusion"), "\"gradients\"");
      }},
     {"train",
      {"tune"},
@@ -364,6 +365,11 @@ static const std::vector<Misuse> train_misuses = {
     {"train", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
     {"train", "precision", {"--precision", "fp8"}, 2, "expected fp32, tf32 or bf16"},
     {"train", "recompute", {"--recompute", "all"}, 2, "none, norms or blocks"},
+    {"train",
+     "no-fusion",
+     {"--preset", "scurve", "--out", "a", "--no-fusion", "groupnorm"},
+     2,
+     "norm-statistics"},
     {"train", "provider", {"--provider", "onednn"}, 2, "auto, own or cudnn"},
     {"train",
      "tune",
