@@ -1,0 +1,156 @@
+// Every fusion can be turned off: there are more calls then, and the numbers are the same up to
+// rounding, those of a network and of its gradients.
+#include "networks.h"
+
+extern "C" {
+#include "graph/internal.h"
+}
+
+namespace {
+
+// Has all that can be fused; the joint tensors' groups lie across the seam.
+const char *const kAll =
+    R"({"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1,
+    "out_channels": 1, "block_out_channels": [8, 16], "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": 8,
+    "norm_num_groups": 4, "num_class_embeds": 4})";
+
+struct Numbers {
+    Floats out, gradients;
+    int forward, training; // calls a run
+    size_t arena;          // of training
+};
+
+class Network {
+  public:
+    Network(tw_model *m, unsigned off) : m_(m) {
+        tw_plan_options o = TW_PLAN_OPTIONS_INIT;
+        o.no_fusion = off;
+        Check(tw_plan_create(m->ctx, &o, &plan_));
+        const int64_t shape[] = {2, 8, 8, 1};
+        in_ = {.x = tw_plan_input(plan_, "x", TW_F32, 4, shape),
+               .t = tw_plan_input(plan_, "t", TW_F32, 1, shape),
+               .labels = tw_plan_input(plan_, "labels", TW_I32, 1, shape),
+               .rng = TW_NONE};
+        target_ = tw_plan_input(plan_, "target", TW_F32, 4, shape);
+        Check(tw_model_build(m, plan_, &in_, &network_));
+    }
+    ~Network() {
+        tw_plan_free(plan_);
+        tw_free(m_->ctx, network_.parameters);
+        m_->ctx->backend->release(m_->ctx->backend, gradients_);
+    }
+    Network(const Network &) = delete;
+    Network &operator=(const Network &) = delete;
+
+    Floats Forward() {
+        tw_plan_keep(plan_, network_.out);
+        Run();
+        Floats y(128);
+        Check(tw_plan_read(plan_, network_.out, y.data(), y.size() * sizeof(float)));
+        return y;
+    }
+    Floats Gradients() {
+        tw_backend *b = m_->ctx->backend;
+        const size_t bytes = (size_t)m_->weights.total * sizeof(float);
+        Check(b->allocate(b, bytes, &gradients_));
+        Check(b->fill(b, gradients_, 0, bytes));
+        const tw_value loss = tw_plan_mse(plan_, network_.out, target_, TW_NONE, nullptr);
+        Check(tw_plan_backward(plan_, loss, 1));
+        Run();
+        return Storage(m_, gradients_);
+    }
+    tw_plan_stats Stats() const {
+        tw_plan_stats s = {};
+        s.size = sizeof s;
+        Check(tw_plan_get_stats(plan_, &s));
+        return s;
+    }
+
+  private:
+    void Check(tw_status s) const { EXPECT_EQ(s, TW_OK) << tw_context_error(m_->ctx); }
+    void Run() {
+        Check(tw_model_bind(m_, plan_, &network_, m_->storage, nullptr, gradients_));
+        Check(tw_plan_compile(plan_));
+        Write(in_.x, 0.7f);
+        Write(target_, 1.3f);
+        const float t[] = {3, 700};
+        const int32_t labels[] = {1, 3};
+        Check(tw_plan_write(plan_, in_.t, t, sizeof t));
+        Check(tw_plan_write(plan_, in_.labels, labels, sizeof labels));
+        Check(tw_plan_run(plan_));
+    }
+    void Write(tw_value v, float step) {
+        Floats x(128);
+        for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(step * (float)i);
+        Check(tw_plan_write(plan_, v, x.data(), x.size() * sizeof(float)));
+    }
+    tw_model *m_;
+    tw_plan *plan_ = nullptr;
+    tw_network_inputs in_ = {};
+    tw_network network_ = {};
+    tw_value target_ = TW_NONE;
+    void *gradients_ = nullptr;
+};
+
+Numbers Calculate(tw_model *m, unsigned off) {
+    Numbers r;
+    Network forward(m, off), training(m, off);
+    r.out = forward.Forward();
+    r.gradients = training.Gradients();
+    r.forward = forward.Stats().launches;
+    r.training = training.Stats().launches;
+    r.arena = training.Stats().arena_bytes;
+    return r;
+}
+
+class CudaSwitches : public Cuda {};
+
+TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
+    struct {
+        tw_fusion fusion;
+        bool forward, training; // there is something to fuse
+    } const table[] = {
+        {TW_FUSION_NORM_SILU, true, true}, {TW_FUSION_EPILOGUE, true, true},
+        {TW_FUSION_UPSAMPLE, true, true},  {TW_FUSION_GRADIENTS, false, true},
+        {TW_FUSION_ALL, true, true},
+    };
+    Context cuda(TW_DEVICE_CUDA);
+    ASSERT_EQ(cuda.status(), TW_OK);
+    tw_model *m = MakeModel(cuda.get(), kAll);
+    const Numbers on = Calculate(m, 0);
+    for (const auto &row : table) {
+        SCOPED_TRACE(row.fusion);
+        const Numbers off = Calculate(m, row.fusion);
+        EXPECT_LT(Distance(off.out, on.out), 1e-5);
+        EXPECT_LT(Distance(off.gradients, on.gradients), 2e-5);
+        EXPECT_EQ(off.forward > on.forward, row.forward) << off.forward << " " << on.forward;
+        EXPECT_EQ(off.training > on.training, row.training) << off.training << " " << on.training;
+    }
+    tw_model_free(m);
+}
+
+TEST_F(CudaSwitches, AContextTurnsThemOffForAllItsPlans) {
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    o.no_fusion = TW_FUSION_ALL;
+    Context without(TW_DEVICE_CUDA, &o), with(TW_DEVICE_CUDA);
+    ASSERT_EQ(without.status(), TW_OK);
+    tw_model *a = MakeModel(without.get(), kAll), *b = MakeModel(with.get(), kAll);
+    EXPECT_EQ(Calculate(a, 0).training, Calculate(b, TW_FUSION_ALL).training);
+    EXPECT_EQ(Calculate(a, 0).gradients, Calculate(b, TW_FUSION_ALL).gradients);
+    tw_model_free(a);
+    tw_model_free(b);
+    o.no_fusion = 128;
+    Context wrong(TW_DEVICE_CUDA, &o);
+    EXPECT_EQ(wrong.status(), TW_ERROR_ARGUMENT);
+}
+
+TEST_F(CudaSwitches, HaveNames) {
+    EXPECT_STREQ(tw_fusion_name(0), "norm-silu");
+    EXPECT_STREQ(tw_fusion_name(6), "gradients");
+    EXPECT_EQ(tw_fusion_name(7), nullptr);
+    EXPECT_EQ(tw_fusion_name(-1), nullptr);
+}
+
+} // namespace
