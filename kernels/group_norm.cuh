@@ -105,6 +105,27 @@ TW_DEVICE GnCoefficients<V> gn_coefficients(const twk_group_norm_args &a, int64_
     return r;
 }
 
+// Where `channel` of a pixel lies: in x, or behind x's channels in x2; and how far the next pixel
+// is.
+template <typename T> struct GnRows {
+    T *first;
+    int64_t stride;
+};
+
+template <typename T>
+TW_DEVICE GnRows<T> gn_rows(const twk_group_norm_args &a, T *x, T *x2, int64_t pixel, int channel) {
+    if (!x2) return {x + pixel * a.channels + channel, a.channels};
+    const int before = a.channels - a.channels2;
+    if (channel < before) return {x + pixel * before + channel, before};
+    return {x2 + pixel * a.channels2 + channel - before, a.channels2};
+}
+
+template <typename T>
+TW_DEVICE GnRows<const T> gn_input(const twk_group_norm_args &a, int64_t pixel, int channel) {
+    return gn_rows<const T>(a, static_cast<const T *>(a.x),
+                            a.channels2 ? static_cast<const T *>(a.x2) : nullptr, pixel, channel);
+}
+
 twk_status gn_check(const twk_group_norm_args *a);
 
 } // namespace tw

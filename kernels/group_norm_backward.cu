@@ -113,11 +113,12 @@ __global__ void __launch_bounds__(gn_threads, 2)
             const GnCoefficients<V> k = gn_coefficients<T, V>(a, n, channel, a.mean + n * a.groups,
                                                               a.rstd + n * a.groups, 0);
             const int64_t base = (n * a.pixels + first) * a.channels + channel;
+            const GnRows<const T> from = gn_input<T>(a, n * a.pixels + first, channel);
             RunningSums<V> sums;
 #pragma unroll 2
             for (int64_t p = row; p < pixels; p += w.rows) {
                 float x[V], d[V];
-                load<WIDE>(static_cast<const T *>(a.x) + base + p * a.channels, count, x);
+                load<WIDE>(from.first + p * from.stride, count, x);
                 load<WIDE>(static_cast<const T *>(a.dy) + base + p * a.channels, count, d);
                 before_silu<V>(k, a.silu, x, d);
                 sums.add(x, d);
@@ -162,6 +163,21 @@ __global__ void __launch_bounds__(gn_threads, 2)
     }
 }
 
+template <typename T>
+TW_DEVICE GnRows<T> gradient_rows(const twk_group_norm_args &a, int64_t pixel, int channel) {
+    return gn_rows<T>(a, static_cast<T *>(a.dx), static_cast<T *>(a.dx2), pixel, channel);
+}
+
+// Adds what arrives by other paths, element `at` on.
+template <bool WIDE, typename T, int V>
+TW_DEVICE void add_gradient(const twk_group_norm_args &a, int64_t at, int count, float (&d)[V]) {
+    if (!a.dx_add) return;
+    float more[V];
+    load<WIDE>(static_cast<const T *>(a.dx_add) + at, count, more);
+#pragma unroll
+    for (int i = 0; i < V; i++) d[i] += more[i];
+}
+
 // dx of V channels of a pixel, in place of d; x holds x - mean.
 template <int V>
 TW_DEVICE void input_gradient(const GnCoefficients<V> &k, const float (&offset)[V],
@@ -194,14 +210,17 @@ __global__ void __launch_bounds__(gn_threads, 2)
             slope[i] = slopes[n * a.groups + g].slope;
         }
         const int64_t base = (n * a.pixels + first) * a.channels + channel;
+        const GnRows<const T> from = gn_input<T>(a, n * a.pixels + first, channel);
+        const GnRows<T> to = gradient_rows<T>(a, n * a.pixels + first, channel);
 #pragma unroll 2
         for (int64_t p = row; p < pixels; p += w.rows) {
             float x[V], d[V];
-            load<WIDE>(static_cast<const T *>(a.x) + base + p * a.channels, count, x);
+            load<WIDE>(from.first + p * from.stride, count, x);
             load<WIDE>(static_cast<const T *>(a.dy) + base + p * a.channels, count, d);
             before_silu<V>(k, a.silu, x, d);
             input_gradient<V>(k, offset, slope, x, d);
-            store<WIDE>(static_cast<T *>(a.dx) + base + p * a.channels, count, d);
+            add_gradient<WIDE, T>(a, base + p * a.channels, count, d);
+            store<WIDE>(to.first + p * to.stride, count, d);
         }
     }
 }
@@ -266,9 +285,9 @@ __global__ void __launch_bounds__(gn_threads, 2)
     const int64_t base = (n * a.pixels + first) * a.channels + channel;
     GnCoefficients<V> k = {};
     if (works) {
+        const GnRows<const T> from = gn_input<T>(a, n * a.pixels + first, channel);
         for (int64_t p = row; p < pixels; p += s.rows) {
-            copy_async_16(m.x + p * s.lanes + lane,
-                          static_cast<const T *>(a.x) + base + p * a.channels);
+            copy_async_16(m.x + p * s.lanes + lane, from.first + p * from.stride);
             copy_async_16(m.dy + p * s.lanes + lane,
                           static_cast<const T *>(a.dy) + base + p * a.channels);
         }
@@ -311,13 +330,15 @@ __global__ void __launch_bounds__(gn_threads, 2)
         offset[i] = m.slopes[(channel + i) / per_group - first_group].offset;
         slope[i] = m.slopes[(channel + i) / per_group - first_group].slope;
     }
+    const GnRows<T> to = gradient_rows<T>(a, n * a.pixels + first, channel);
     for (int64_t p = row; p < pixels; p += s.rows) {
         float x[V], d[V];
         unpack(m.x[p * s.lanes + lane], x, T{});
         unpack(m.dy[p * s.lanes + lane], d, T{});
         before_silu<V>(k, a.silu, x, d);
         input_gradient<V>(k, offset, slope, x, d);
-        store<true>(static_cast<T *>(a.dx) + base + p * a.channels, V, d);
+        add_gradient<true, T>(a, base + p * a.channels, V, d);
+        store<true>(to.first + p * to.stride, V, d);
     }
 }
 
@@ -399,8 +420,9 @@ template <typename T> twk_status launch_backward(const twk_group_norm_args &a, t
     if (!a.workspace || a.workspace_bytes < lay_out(a, w.chunks, nullptr, nullptr))
         return fail(TWK_BAD_ARGUMENT, "group norm: needs more workspace");
     lay_out(a, w.chunks, static_cast<char *>(a.workspace), &ws);
-    const bool wide =
-        a.channels % per_16<T> == 0 && aligned_16(a.x) && aligned_16(a.dy) && aligned_16(a.dx);
+    const bool wide = a.channels % per_16<T> == 0 && aligned_16(a.x) && aligned_16(a.dy) &&
+                      aligned_16(a.dx) && (!a.channels2 || aligned_16(a.x2)) &&
+                      (!a.dx2 || aligned_16(a.dx2)) && (!a.dx_add || aligned_16(a.dx_add));
     LaunchConfig config;
     config.block = dim3(gn_threads);
     config.stream = stream;
@@ -442,6 +464,7 @@ extern "C" twk_status twk_group_norm_backward(const twk_group_norm_args *args, t
     const twk_status status = gn_check(args);
     if (status != TWK_OK) return status;
     TW_REQUIRE(args->dy && args->dx, "group norm: dy and dx are needed");
+    TW_REQUIRE(!args->dx2 || args->channels2, "group norm: dx2 without x2");
     TW_REQUIRE(args->batch <= 0x7fffffff, "group norm: more samples than a grid can hold");
     TW_REQUIRE((!args->dscale && !args->dshift) || args->scale_stride >= args->channels ||
                    args->batch == 1,

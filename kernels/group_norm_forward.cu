@@ -75,12 +75,11 @@ __global__ void __launch_bounds__(gn_threads, 2)
         const int channel = tile + lane * V, count = smaller(V, a.channels - channel);
         if (row < w.rows && count > 0) {
             Shifted<V> s;
-            const T *x =
-                static_cast<const T *>(a.x) + (n * a.pixels + first) * a.channels + channel;
+            const GnRows<const T> x = gn_input<T>(a, n * a.pixels + first, channel);
 #pragma unroll 4
             for (int64_t p = row; p < pixels; p += w.rows) {
                 float v[V];
-                load<WIDE>(x + p * a.channels, count, v);
+                load<WIDE>(x.first + p * x.stride, count, v);
                 s.add(v);
             }
             s.write(mean + row * w.tile_channels + lane * V, m2 + row * w.tile_channels + lane * V);
@@ -145,10 +144,11 @@ __global__ void __launch_bounds__(gn_threads, 2)
         const GnCoefficients<V> k =
             gn_coefficients<T, V>(a, n, channel, a.mean + n * a.groups, a.rstd + n * a.groups, 0);
         const int64_t base = (n * a.pixels + first) * a.channels + channel;
+        const GnRows<const T> x = gn_input<T>(a, n * a.pixels + first, channel);
 #pragma unroll 4
         for (int64_t p = row; p < pixels; p += w.rows) {
             float v[V];
-            load<WIDE>(static_cast<const T *>(a.x) + base + p * a.channels, count, v);
+            load<WIDE>(x.first + p * x.stride, count, v);
             apply<V>(k, a.silu, v);
             store<WIDE>(static_cast<T *>(a.y) + base + p * a.channels, count, v);
         }
@@ -182,9 +182,9 @@ __global__ void __launch_bounds__(gn_threads, 2)
     const bool works = row < s.rows && lane * V < channels;
     const int64_t base = (n * a.pixels + first) * a.channels + base_channel + lane * V;
     if (works) {
-        const T *x = static_cast<const T *>(a.x) + base;
+        const GnRows<const T> x = gn_input<T>(a, n * a.pixels + first, base_channel + lane * V);
         for (int64_t p = row; p < pixels; p += s.rows)
-            copy_async_16(data + p * s.lanes + lane, x + p * a.channels);
+            copy_async_16(data + p * s.lanes + lane, x.first + p * x.stride);
         copy_async_commit();
         copy_async_wait<0>();
         Shifted<V> sums;
@@ -234,7 +234,8 @@ __global__ void __launch_bounds__(gn_threads, 2)
 }
 
 template <typename T> bool is_wide(const twk_group_norm_args &a) {
-    return a.channels % per_16<T> == 0 && aligned_16(a.x) && aligned_16(a.y);
+    return a.channels % per_16<T> == 0 && aligned_16(a.x) && aligned_16(a.y) &&
+           (!a.channels2 || aligned_16(a.x2));
 }
 
 template <typename T>
@@ -296,6 +297,11 @@ twk_status gn_check(const twk_group_norm_args *a) {
                "group norm: batch and pixels must be positive");
     TW_REQUIRE(is_format(a->format), "group norm: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(a->x, "group norm: x is needed");
+    TW_REQUIRE(a->channels2 >= 0 && a->channels2 < a->channels && (!a->channels2 || a->x2),
+               "group norm: x2 must have some of the channels");
+    const int vector = a->format == TWK_F32 ? 4 : 8;
+    if (a->channels2 && (a->channels % vector || a->channels2 % vector))
+        return fail(TWK_UNSUPPORTED, "group norm: parts that are no multiples of 16 bytes");
     TW_REQUIRE(a->mean && a->rstd, "group norm: mean and rstd are needed");
     TW_REQUIRE(a->epsilon >= 0, "group norm: epsilon must not be negative");
     TW_REQUIRE((!a->scale && !a->shift) || a->scale_stride >= a->channels || a->batch == 1,

@@ -174,10 +174,12 @@ twk_status twk_forward_noising(const twk_noising_args *args, twk_stream stream);
 typedef struct twk_group_norm_args {
     int64_t batch, pixels;
     int channels, groups;
+    int channels2; /* the last of `channels`, those of x2; 0 without. Both parts must be multiples
+                    * of 16 bytes */
     float epsilon;
     int silu;
-    twk_format format; /* of x, y, dy, dx, scale, shift, dscale, dshift */
-    const void *x;
+    twk_format format; /* of x, x2, y, dy, dx, dx2, scale, shift, dscale, dshift */
+    const void *x, *x2;
     const float *gamma, *beta; /* [channels], NULL for 1 and 0 */
     const void *scale, *shift; /* [batch, channels], NULL for 0; row n starts at n * scale_stride */
     int64_t scale_stride;
@@ -190,7 +192,8 @@ typedef struct twk_group_norm_args {
     int64_t n_partials, pixels_per_partial;
     /* backward */
     const void *dy;
-    void *dx;
+    const void *dx_add;    /* like dy: what arrives by other paths; NULL for 0 */
+    void *dx, *dx2;        /* like x and x2, overwritten; where dx2 is NULL dx is like dy */
     float *dgamma, *dbeta; /* [channels], added to; NULL when not wanted */
     void *dscale, *dshift; /* as scale, overwritten; NULL when not wanted */
     void *workspace;

@@ -17,19 +17,31 @@ struct Case {
     bool silu, affine, scaled, partial;
     double mean; // of x, in standard deviations
     size_t shift;
+    int64_t second = 0;   // channels of x2
+    bool added = false;   // another gradient to dx
+    bool split_dx = true; // where there is x2: dx has two parts, too
 };
 
 std::string str(const Case &c) {
     return tst::str(c.shape) + " groups " + std::to_string(c.groups) + " " + name_of(c.format) +
            (c.silu ? " silu" : "") + (c.affine ? " affine" : "") + (c.scaled ? " scaled" : "") +
            (c.partial ? " partial" : "") + " mean " + std::to_string(c.mean) + " shift " +
-           std::to_string(c.shift);
+           std::to_string(c.shift) + " second " + std::to_string(c.second) +
+           (c.added ? " added" : "") + (c.split_dx ? " split" : "");
+}
+
+// Channels [from, to) of every pixel.
+std::vector<double> part(const std::vector<double> &all, int64_t c, int64_t from, int64_t to) {
+    std::vector<double> v;
+    for (size_t i = 0; i < all.size(); i++)
+        if ((int64_t)i % c >= from && (int64_t)i % c < to) v.push_back(all[i]);
+    return v;
 }
 
 struct Data {
     int64_t n, pixels, c, stride;
-    Tensor x, dy, gamma, beta, scale, shift;
-    std::vector<double> mean, rstd; // double
+    Tensor x, dy, gamma, beta, scale, shift, first, second, add; // x's parts where it has two
+    std::vector<double> mean, rstd;                              // double
 };
 
 Data make_data(const Case &k) {
@@ -43,6 +55,11 @@ Data make_data(const Case &k) {
     for (double &v : x) v = normal(rng()) + k.mean;
     d.x = Tensor(k.format, x, k.shift);
     d.dy = random_tensor(k.format, k.shape.total(), 2, k.shift);
+    d.add = random_tensor(k.format, k.shape.total(), 2, k.shift);
+    if (k.second) {
+        d.first = Tensor(k.format, part(d.x.v, d.c, 0, d.c - k.second), k.shift);
+        d.second = Tensor(k.format, part(d.x.v, d.c, d.c - k.second, d.c), k.shift);
+    }
     d.gamma = random_tensor(TWK_F32, d.c);
     d.beta = random_tensor(TWK_F32, d.c);
     d.scale = random_tensor(k.format, d.n * d.stride, 1);
@@ -75,7 +92,9 @@ twk_group_norm_args make_args(const Case &k, const Data &d) {
     a.epsilon = 1e-5f;
     a.silu = k.silu;
     a.format = k.format;
-    a.x = d.x.data();
+    a.x = k.second ? d.first.data() : d.x.data();
+    a.x2 = k.second ? d.second.data() : nullptr;
+    a.channels2 = (int)k.second;
     a.gamma = k.affine ? d.gamma.f32() : nullptr;
     a.beta = k.affine ? d.beta.f32() : nullptr;
     a.scale = k.scaled ? d.scale.data() : nullptr;
@@ -191,7 +210,11 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
     const Data d = make_data(k);
     twk_group_norm_args a = make_args(k, d);
     const int64_t per = d.c / k.groups, total = k.shape.total();
-    Tensor dx(k.format, total, k.shift), mean(TWK_F32, d.mean), rstd(TWK_F32, d.rstd);
+    const bool split = k.second && k.split_dx;
+    const int64_t rows_of_x = d.n * d.pixels;
+    Tensor dx(k.format, split ? rows_of_x * (d.c - k.second) : total, k.shift),
+        dx2(k.format, split ? rows_of_x * k.second : 1, k.shift), mean(TWK_F32, d.mean),
+        rstd(TWK_F32, d.rstd);
     Tensor dgamma = random_tensor(TWK_F32, d.c), dbeta = random_tensor(TWK_F32, d.c);
     Tensor dscale(k.format, d.n * d.stride), dshift(k.format, d.n * d.stride);
     Buffer workspace(twk_group_norm_backward_workspace(&a));
@@ -199,6 +222,8 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
     a.rstd = rstd.f32();
     a.dy = d.dy.data();
     a.dx = dx.data();
+    a.dx2 = split ? dx2.data() : nullptr;
+    a.dx_add = k.added ? d.add.data() : nullptr;
     a.dgamma = dgamma.f32();
     a.dbeta = dbeta.f32();
     a.dscale = dscale.data();
@@ -259,6 +284,7 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
         const double second = mistake == 1 ? 0 : h * m2[g].value;
         want_dx[i] = {d.rstd[g] * (f * e.value - m1[g].value - second),
                       d.rstd[g] * (std::fabs(f) * e.terms + m1[g].terms + hs * m2[g].terms)};
+        if (k.added && mistake != 2) want_dx[i].add(d.add.v[i]);
     }
     auto rows = [&](const Tensor &t) { // the rows of dscale and dshift, which are strided
         const std::vector<double> all = t.read();
@@ -267,7 +293,19 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
             for (int64_t c = 0; c < d.c; c++) v.push_back(all[n * d.stride + c]);
         return v;
     };
-    int64_t bad = count_bad(dx.read(), want_dx, k.format, 16, what);
+    std::vector<double> got = dx.read();
+    if (split) {
+        got.resize((size_t)total);
+        const std::vector<double> one = dx.read(), two = dx2.read();
+        const int64_t before = d.c - k.second;
+        for (int64_t r = 0; r < rows_of_x; r++)
+            for (int64_t c = 0; c < d.c; c++)
+                if (c < before)
+                    got[(size_t)(r * d.c + c)] = one[(size_t)(r * before + c)];
+                else
+                    got[(size_t)(r * d.c + c)] = two[(size_t)(r * k.second + c - before)];
+    }
+    int64_t bad = count_bad(got, want_dx, k.format, 16, what);
     if (!bad) bad += count_bad(dgamma.read(), want_gamma, TWK_F32, 16, what);
     if (!bad) bad += count_bad(dbeta.read(), want_beta, TWK_F32, 16, what);
     if (!bad) bad += count_bad(rows(dscale), want_scale, k.format, 16, what);
@@ -298,6 +336,7 @@ Case random_case(const Grid &g, twk_format f) {
     k.partial = pick(3) == 0;
     k.mean = pick(2) ? 0 : 30;
     k.shift = pick(4) == 0;
+    k.added = pick(2);
     return k;
 }
 
@@ -324,6 +363,31 @@ TEST_F(GroupNormTest, Backward) {
             }
 }
 
+// Two tensors in the place of one: the seam between groups, inside one, and between a block's
+// tiles.
+TEST_F(GroupNormTest, TwoParts) {
+    const struct {
+        Shape shape;
+        int groups;
+        int64_t second;
+    } parts[] = {
+        {{2, 7, 5, 32}, 4, 16},   {{2, 4, 4, 48}, 4, 16},  {{1, 7, 5, 384}, 32, 128},
+        {{2, 1, 1, 96}, 8, 8},    {{1, 3, 2, 2080}, 4, 8}, {{1, 16, 17, 40}, 5, 24},
+        {{1, 40, 41, 64}, 8, 16},
+    };
+    for (const auto &p : parts)
+        for (twk_format f : formats)
+            for (const bool split : {false, true}) {
+                Case k = random_case({p.shape, p.groups}, f);
+                k.second = p.second;
+                k.split_dx = split;
+                std::string what;
+                EXPECT_EQ(run_forward(k, 0, &what), 0) << str(k) << ": " << what;
+                k.partial = false;
+                EXPECT_EQ(run_backward(k, 0, &what), 0) << str(k) << ": " << what;
+            }
+}
+
 TEST_F(GroupNormTest, NoticesPlantedMistakes) {
     Case k = random_case({{2, 7, 5, 32}, 8}, TWK_BF16);
     k.scaled = k.affine = k.silu = true;
@@ -332,6 +396,9 @@ TEST_F(GroupNormTest, NoticesPlantedMistakes) {
     EXPECT_GT(run_forward(k, 2, nullptr), 0);
     k.format = TWK_F32;
     EXPECT_GT(run_backward(k, 1, nullptr), 0);
+    k.added = true;
+    k.second = 8;
+    EXPECT_GT(run_backward(k, 2, nullptr), 0);
 }
 
 #ifdef TW_EMULATOR
@@ -424,7 +491,15 @@ TEST_F(GroupNormTest, RefusesWhatIsWrong) {
     EXPECT_TRUE(refused([](twk_group_norm_args &a) { a.y = nullptr; }));
     EXPECT_TRUE(refused([](twk_group_norm_args &a) { a.workspace_bytes = 1; }));
     EXPECT_TRUE(refused([](twk_group_norm_args &a) { a.epsilon = -1; }));
+    EXPECT_TRUE(refused([](twk_group_norm_args &a) { a.channels2 = 3; }));
+    EXPECT_TRUE(refused([](twk_group_norm_args &a) {
+        a.x2 = a.x;
+        a.channels2 = 6;
+    }));
     EXPECT_EQ(twk_group_norm_backward(&good, nullptr), TWK_BAD_ARGUMENT);
+    good.x2 = good.x;
+    good.channels2 = 3; // no multiple of 16 bytes
+    EXPECT_EQ(twk_group_norm_forward(&good, nullptr), TWK_UNSUPPORTED);
 }
 
 } // namespace
