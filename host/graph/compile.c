@@ -20,6 +20,8 @@ static void count_use(tw_plan *plan, const tw_node *reader, tw_value root) {
 /* A node lives if it writes something outside or something that a living node or the caller reads.
  */
 static void mark_live(tw_plan *plan) {
+    for (int i = 0; i < plan->n_nodes; i++) plan->nodes[i].live = false;
+    for (int v = 0; v < plan->n_values; v++) plan->values[v].uses = 0;
     for (int v = 0; v < plan->n_values; v++)
         plan->values[v].needed = plan->values[v].kept || plan->values[v].kind == TW_VALUE_OUTSIDE;
     for (int i = plan->n_nodes - 1; i >= 0; i--) {
@@ -80,6 +82,16 @@ static int add_slot(const tw_plan *plan, tw_region *region, tw_value *values, tw
     return region->n_slots++;
 }
 
+static void add_op(const tw_plan *plan, tw_region *region, tw_value *values, const tw_node *node) {
+    tw_region_op *op = &region->ops[region->n_ops++];
+    op->kind = node->kind;
+    op->attr = node->attr;
+    op->n_in = node->n_in;
+    op->n_out = node->n_out;
+    for (int k = 0; k < node->n_in; k++) op->in[k] = add_slot(plan, region, values, node->in[k]);
+    for (int k = 0; k < node->n_out; k++) op->out[k] = add_slot(plan, region, values, node->out[k]);
+}
+
 /* The longest chain of nodes from `first` on, as a region; `values` gets the value of each slot. */
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
@@ -92,15 +104,7 @@ static void make_region(const tw_plan *plan, int first, tw_region *region, tw_va
             (last_out == TW_NONE || !takes(plan, node, last_out) || !joins(plan, last, i) ||
              !tw_plan_links(plan, plan->nodes[last].kind, node->kind)))
             break;
-        tw_region_op *op = &region->ops[region->n_ops++];
-        op->kind = node->kind;
-        op->attr = node->attr;
-        op->n_in = node->n_in;
-        op->n_out = node->n_out;
-        for (int k = 0; k < node->n_in; k++)
-            op->in[k] = add_slot(plan, region, values, node->in[k]);
-        for (int k = 0; k < node->n_out; k++)
-            op->out[k] = add_slot(plan, region, values, node->out[k]);
+        add_op(plan, region, values, node);
         last_out = node->out[0];
         last = i;
         i = next_live(plan, i);
@@ -147,6 +151,20 @@ static tw_status claim(tw_plan *plan, const tw_region *region, tw_step *step) {
     return tw_fail(plan->ctx, TW_ERROR_UNSUPPORTED,
                    "plan: no provider of the %s backend runs %s with these shapes%s%s", b->name,
                    tw_op_name(region->ops[0].kind), *why ? ": " : "", why);
+}
+
+/* Whether a provider does `node` for one of those who read its result, too. */
+static tw_status reads_through(tw_plan *plan, int node, int reader, bool *does) {
+    tw_region region = {.tf32 = plan->tf32};
+    tw_value values[TW_REGION_MAX_SLOTS];
+    tw_step step = {0};
+    add_op(plan, &region, values, &plan->nodes[node]);
+    add_op(plan, &region, values, &plan->nodes[reader]);
+    region.slots[region.ops[0].out[0]].needed = false;
+    TW_TRY(claim(plan, &region, &step));
+    *does = step.kernel.claimed > 1;
+    if (step.kernel.destroy) step.kernel.destroy(&step.kernel, plan->backend);
+    return TW_OK;
 }
 
 static tw_status choose(tw_plan *plan) {
@@ -265,7 +283,11 @@ tw_status tw_plan_compile(tw_plan *plan) {
     char earlier[TW_ERROR_TEXT]; /* providers' refusals are no failures */
     memcpy(earlier, plan->ctx->error, sizeof earlier);
     mark_live(plan);
-    tw_status s = choose(plan);
+    tw_status s = tw_plan_spread(plan, reads_through);
+    if (s == TW_OK) {
+        mark_live(plan);
+        s = choose(plan);
+    }
     if (s == TW_OK) {
         memcpy(plan->ctx->error, earlier, sizeof earlier);
         measure_lives(plan);

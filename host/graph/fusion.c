@@ -24,3 +24,128 @@ static tw_fusion fusion_of(tw_op_kind first, tw_op_kind second) {
 bool tw_plan_links(const tw_plan *plan, tw_op_kind first, tw_op_kind second) {
     return tw_plan_fuses(plan, fusion_of(first, second));
 }
+
+/* --- Tensors that every reader makes for itself ---------------------------------------------- */
+
+typedef struct spread {
+    tw_plan *plan;
+    tw_reads_through reads;
+    int *of;    /* by node: the node that is done again for it; -1: none */
+    bool *gone; /* by node: done again for each of its readers */
+    int *place; /* by node: its index afterwards, that of what is done for it being one less */
+} spread;
+
+/* Whether the node's result is an intermediate of fixed operands. */
+static bool can_spread(const tw_plan *plan, const tw_node *n) {
+    const bool wanted = n->kind == TW_OP_CONCAT ? tw_plan_fuses(plan, TW_FUSION_CONCAT)
+                                                : n->kind == TW_OP_UPSAMPLE_NEAREST &&
+                                                      tw_plan_fuses(plan, TW_FUSION_UPSAMPLE);
+    if (!n->live || !wanted) return false;
+    for (int k = 0; k < n->n_in; k++)
+        if (plan->values[plan->values[n->in[k]].root].kind == TW_VALUE_OUTSIDE) return false;
+    return plan->values[n->out[0]].kind == TW_VALUE_INTERMEDIATE && !plan->values[n->out[0]].kept;
+}
+
+static bool reads_value(const tw_plan *plan, const tw_node *n, tw_value v, bool *only_whole) {
+    bool any = false;
+    for (int k = 0; n->live && k < n->n_in; k++) {
+        if (n->in[k] == TW_NONE || plan->values[n->in[k]].root != v) continue;
+        any = true;
+        if (n->in[k] != v) *only_whole = false;
+    }
+    return any;
+}
+
+/* Marks the readers of node `i` if all of them read through it. */
+static tw_status mark_readers(spread *s, int i) {
+    tw_plan *plan = s->plan;
+    const tw_value v = plan->nodes[i].out[0];
+    bool all = true;
+    int readers = 0;
+    for (int j = i + 1; j < plan->n_nodes && all; j++) {
+        if (!reads_value(plan, &plan->nodes[j], v, &all)) continue;
+        readers++;
+        all = all && s->of[j] < 0;
+        if (all) TW_TRY(s->reads(plan, i, j, &all));
+    }
+    if (!all || !readers) return TW_OK;
+    s->gone[i] = true;
+    bool whole = true;
+    for (int j = i + 1; j < plan->n_nodes; j++)
+        if (reads_value(plan, &plan->nodes[j], v, &whole)) s->of[j] = i;
+    return TW_OK;
+}
+
+/* The node again, for the reader that stands at `index`. */
+static tw_status do_again(const spread *s, tw_node *nodes, int index, int reader) {
+    tw_plan *plan = s->plan;
+    tw_node *again = &nodes[index], *for_it = &nodes[index + 1];
+    *again = plan->nodes[s->of[reader]];
+    const tw_value v = again->out[0], own = tw_plan_new(plan, plan->values[v].desc);
+    if (own == TW_NONE) return plan->status;
+    again->out[0] = own;
+    again->block = for_it->block;
+    /* What is done again in the backward pass is joined as it was in the forward one. */
+    const int origin = plan->nodes[reader].origin;
+    again->origin = origin >= 0 && s->of[origin] >= 0 ? s->place[origin] - 1 : -1;
+    for (int k = 0; k < for_it->n_in; k++)
+        if (for_it->in[k] == v) for_it->in[k] = own;
+    return TW_OK;
+}
+
+static tw_status rebuild(spread *s, tw_node *nodes) {
+    tw_plan *plan = s->plan;
+    int at = 0, forward = 0;
+    for (int i = 0; i < plan->n_nodes; i++) {
+        if (i == plan->forward_nodes) forward = at;
+        s->place[i] = -1;
+        if (s->gone[i]) continue;
+        if (s->of[i] >= 0) at++;
+        nodes[at] = plan->nodes[i];
+        if (nodes[at].origin >= 0) nodes[at].origin = s->place[nodes[at].origin];
+        if (s->of[i] >= 0) TW_TRY(do_again(s, nodes, at - 1, i));
+        s->place[i] = at++;
+    }
+    if (plan->forward_nodes) plan->forward_nodes = forward;
+    tw_free(plan->ctx, plan->nodes);
+    plan->nodes = nodes;
+    plan->n_nodes = at;
+    return TW_OK;
+}
+
+/* A tensor of the backward pass that stands for one that is gone is one of its own. */
+static void forget_origins(const spread *s) {
+    tw_plan *plan = s->plan;
+    for (int i = 0; i < plan->n_nodes; i++) {
+        tw_node *n = &plan->nodes[i];
+        if (n->origin < 0 || !s->gone[n->origin]) continue;
+        n->origin = -1;
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] != TW_NONE) plan->values[n->out[k]].origin = TW_NONE;
+    }
+}
+
+tw_status tw_plan_spread(tw_plan *plan, tw_reads_through reads) {
+    const size_t n = (size_t)plan->n_nodes + 1;
+    spread s = {.plan = plan, .reads = reads};
+    s.of = tw_allocate(plan->ctx, n, sizeof *s.of);
+    s.gone = tw_allocate(plan->ctx, n, sizeof *s.gone);
+    s.place = tw_allocate(plan->ctx, n, sizeof *s.place);
+    tw_node *nodes = tw_allocate(plan->ctx, 2 * n, sizeof *nodes);
+    tw_status status = s.of && s.gone && s.place && nodes ? TW_OK : TW_ERROR_MEMORY;
+    bool any = false;
+    for (int i = 0; i < plan->n_nodes && status == TW_OK; i++) s.of[i] = -1;
+    for (int i = 0; i < plan->n_nodes && status == TW_OK; i++) {
+        if (!can_spread(plan, &plan->nodes[i])) continue;
+        status = mark_readers(&s, i);
+        any = any || s.gone[i];
+    }
+    if (status == TW_OK && any) {
+        forget_origins(&s);
+        status = rebuild(&s, nodes);
+        if (status == TW_OK) nodes = NULL; /* the plan's */
+    }
+    void *const arrays[] = {s.of, s.gone, s.place, nodes};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) tw_free(plan->ctx, arrays[i]);
+    return status;
+}

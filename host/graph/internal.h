@@ -152,6 +152,10 @@ static inline bool tw_plan_fuses(const tw_plan *plan, tw_fusion fusion) {
 }
 /* Whether two operations, the second of which takes the first's output, may be joined. */
 bool tw_plan_links(const tw_plan *plan, tw_op_kind first, tw_op_kind second);
+/* Gives every reader of a joint or upsampled tensor one of its own, where all of them read the
+ * parts or the small image in its place: `reads` says so of a node and a reader of its result. */
+typedef tw_status (*tw_reads_through)(tw_plan *plan, int node, int reader, bool *does);
+tw_status tw_plan_spread(tw_plan *plan, tw_reads_through reads);
 
 /* Floating-point operations of a node, 2 a multiply-add; 0 for those bound by memory. */
 double tw_node_flops(const tw_plan *plan, const tw_node *node);

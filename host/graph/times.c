@@ -170,7 +170,7 @@ static void count_call(const tw_plan *plan, int index, tw_class_cost *out) {
     const tw_node *node;
     for (int i = 0; (node = executed(plan, step, i)); i++) {
         const double own = tw_node_flops(plan, node);
-        if (own > most) {
+        if (own > most || kind == TW_CLASS_ELEMENTWISE) { /* or what it is done beside */
             most = own;
             kind = classes[node->kind];
         }

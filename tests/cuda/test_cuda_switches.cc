@@ -111,10 +111,11 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
     struct {
         tw_fusion fusion;
         bool forward, training; // there is something to fuse
+        bool memory;            // and less to store in training
     } const table[] = {
-        {TW_FUSION_NORM_SILU, true, true}, {TW_FUSION_EPILOGUE, true, true},
-        {TW_FUSION_UPSAMPLE, true, true},  {TW_FUSION_GRADIENTS, false, true},
-        {TW_FUSION_ALL, true, true},
+        {TW_FUSION_NORM_SILU, true, true, true},   {TW_FUSION_EPILOGUE, true, true, true},
+        {TW_FUSION_CONCAT, true, true, true},      {TW_FUSION_UPSAMPLE, true, true, true},
+        {TW_FUSION_GRADIENTS, false, true, false}, {TW_FUSION_ALL, true, true, true},
     };
     Context cuda(TW_DEVICE_CUDA);
     ASSERT_EQ(cuda.status(), TW_OK);
@@ -127,6 +128,9 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
         EXPECT_LT(Distance(off.gradients, on.gradients), 2e-5);
         EXPECT_EQ(off.forward > on.forward, row.forward) << off.forward << " " << on.forward;
         EXPECT_EQ(off.training > on.training, row.training) << off.training << " " << on.training;
+        if (row.memory) {
+            EXPECT_GT(off.arena, on.arena);
+        }
     }
     tw_model_free(m);
 }

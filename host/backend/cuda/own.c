@@ -56,7 +56,7 @@ typedef struct own_state {
     tw_own_call call;
     const tw_own_entry *entry;
     int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
-    int vector, residual;
+    int vector, residual, second, second_out;
 } own_state;
 
 tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text) {
@@ -95,6 +95,8 @@ static void place(const own_state *s, tw_own_call *call, void *const *slots) {
     for (int i = 0; i < call->op.n_out; i++) call->op.out[i] = TW_AT(s->out[i]);
     call->vector = TW_AT(s->vector);
     call->residual = TW_AT(s->residual);
+    call->second = TW_AT(s->second);
+    call->second_out = TW_AT(s->second_out);
 #undef TW_AT
 }
 
@@ -141,9 +143,16 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
     if (f->upsampled >= 0 && !f->data_gradient) s->in[0] = f->upsampled;
+    if (f->second >= 0) {
+        const tw_desc *second = &region->slots[f->second].desc;
+        s->in[tw_own_image(op->kind)] = f->first;
+        s->call.channels2 = (int)second->dim[second->rank - 1];
+    }
     if (f->claimed > 1) s->out[0] = f->result;
     s->vector = f->vector;
     s->residual = f->residual;
+    s->second = f->second;
+    s->second_out = f->second_result;
     s->call.scale = f->scale;
     s->call.tf32 = region->tf32;
     s->call.silu = f->silu;

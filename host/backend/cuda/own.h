@@ -14,14 +14,22 @@ typedef struct tw_own_fused {
     int result;
     int vector, residual;
     int upsampled; /* the small image that the convolution's input, or its gradient, stands for */
-    float scale;   /* of the sum */
+    int first, second; /* the two tensors that the input stands for, side by side */
+    int second_result; /* the gradient of `second` */
+    float scale;       /* of the sum */
     bool silu, data_gradient;
 } tw_own_fused;
 tw_own_fused tw_own_fuse(const tw_region *region);
+/* Which of its operands is the image that may be upsampled meanwhile, or have two parts; -1: none.
+ */
+int tw_own_image(tw_op_kind kind);
 
 typedef struct tw_own_call {
     tw_ref_call op;                /* what it is, and its operands' addresses on the device */
     const void *vector, *residual; /* what was claimed with a product */
+    const void *second; /* what lies behind the input's channels, the last `channels2` of op.dim */
+    void *second_out;   /* and its gradient */
+    int channels2;
     float scale;
     bool tf32, silu,
         upsample; /* upsample: the image beside dy or y has half the extents of op.dim */

@@ -9,7 +9,8 @@ static twk_conv_args shape(const tw_own_call *c) {
                            .h = c->upsample ? d['H'] / 2 : d['H'],
                            .w = c->upsample ? d['W'] / 2 : d['W'],
                            .upsample = c->upsample,
-                           .channels = (int)d['C'],
+                           .channels = (int)d['C'] - c->channels2,
+                           .channels2 = c->channels2,
                            .out_channels = (int)d['O'],
                            .kernel_h = (int)d['J'],
                            .kernel_w = (int)d['K'],
@@ -33,6 +34,7 @@ static twk_conv_args forward(const tw_own_call *c) {
     twk_conv_args a = shape(c);
     a.fold = c->upsample;
     a.x = c->op.in[0];
+    a.x2 = c->second;
     a.weight = c->op.in[1];
     a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
     a.vector = c->vector;
@@ -56,6 +58,7 @@ static twk_conv_args data_gradient(const tw_own_call *c) {
 static twk_conv_args weight_gradient(const tw_own_call *c) {
     twk_conv_args a = shape(c);
     a.x = c->op.in[0];
+    a.x2 = c->second;
     a.dy = c->op.in[1];
     a.dweight = c->op.out[0];
     a.dbias = c->op.n_out > 1 ? c->op.out[1] : NULL;

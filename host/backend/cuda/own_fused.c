@@ -2,9 +2,14 @@
  *
  *     [upsampling by 2] convolution [+ vector per sample] [(x + y) factor] [SiLU]
  *     linear [(x + y) factor] [SiLU]
+ *     [upsampling by 2] a weight's gradient
  *     a data gradient [pooled by 2, as upsampling's gradient is] [+ another gradient]
+ *     GroupNorm's gradient [+ another gradient] [split in two]
  *
- * as long as nobody else reads what lies between. */
+ * and in the place of upsampling a concatenation of two, before GroupNorm and its gradient, too; as
+ * long as nobody else reads what lies between. */
+#include <limits.h>
+
 #include "backend/cuda/own.h"
 
 static bool is_hidden(const tw_region *region, int slot) {
@@ -56,16 +61,74 @@ static bool doubles(const tw_desc *small, const tw_desc *large) {
     return large->dim[1] == 2 * small->dim[1] && large->dim[2] == 2 * small->dim[2];
 }
 
-static void take_upsampling(const tw_region *region, tw_own_fused *f) {
-    const tw_region_op *up = &region->ops[0], *conv = &region->ops[1];
-    if (up->attr.resample.k != 2 || up->attr.resample.scale != 1 || region->n_ops < 2 ||
-        conv->kind != TW_OP_CONV2D || conv->in[0] != up->out[0] || !is_hidden(region, up->out[0]) ||
-        !doubles(&region->slots[up->in[0]].desc, &region->slots[up->out[0]].desc))
-        return;
+int tw_own_image(tw_op_kind kind) {
+    switch (kind) {
+    case TW_OP_CONV2D:
+    case TW_OP_CONV2D_BWD_WEIGHT:
+    case TW_OP_GROUP_NORM:
+        return 0;
+    case TW_OP_GROUP_NORM_BWD:
+        return 1;
+    default:
+        return -1;
+    }
+}
+
+/* The first operation, whose result is nothing but the image of the second, is done by that. */
+static void take_first(const tw_region *region, tw_own_fused *f) {
     f->product = 1;
     f->claimed = 2;
+    f->result = region->ops[1].out[0];
+}
+
+static bool is_image_of_next(const tw_region *region) {
+    const tw_region_op *first = &region->ops[0], *op = &region->ops[1];
+    if (region->n_ops < 2 || !is_hidden(region, first->out[0])) return false;
+    const int image = tw_own_image(op->kind);
+    return image >= 0 && op->in[image] == first->out[0];
+}
+
+static bool is_norm(tw_op_kind kind) {
+    return kind == TW_OP_GROUP_NORM || kind == TW_OP_GROUP_NORM_BWD;
+}
+
+static void take_upsampling(const tw_region *region, tw_own_fused *f) {
+    const tw_region_op *up = &region->ops[0];
+    if (up->attr.resample.k != 2 || up->attr.resample.scale != 1 || !is_image_of_next(region) ||
+        is_norm(region->ops[1].kind) ||
+        !doubles(&region->slots[up->in[0]].desc, &region->slots[up->out[0]].desc))
+        return;
+    take_first(region, f);
     f->upsampled = up->in[0];
-    f->result = conv->out[0];
+}
+
+/* What GroupNorm's kernels ask of each part. */
+static bool is_of_vectors(const tw_desc *d) {
+    return (size_t)d->dim[d->rank - 1] * tw_dtype_size(d->dtype) % 16 == 0;
+}
+
+static void take_concat(const tw_region *region, tw_own_fused *f) {
+    const tw_region_op *concat = &region->ops[0];
+    if (concat->n_in != 2 || !is_image_of_next(region)) return;
+    for (int k = 0; k < 2; k++) {
+        const tw_desc *part = &region->slots[concat->in[k]].desc;
+        if (part->rank != 4 || part->dim[3] > INT_MAX / 2 ||
+            (is_norm(region->ops[1].kind) && !is_of_vectors(part)))
+            return;
+    }
+    take_first(region, f);
+    f->first = concat->in[0];
+    f->second = concat->in[1];
+}
+
+/* Into the parts that the input has. */
+static void take_split(const tw_region *region, tw_own_fused *f) {
+    const tw_region_op *op = next(region, f, TW_OP_SPLIT);
+    if (!op || f->second < 0 || op->n_out != 2 || op->out[0] < 0 || op->out[1] < 0) return;
+    const tw_desc *d = &region->slots[op->out[0]].desc, *first = &region->slots[f->first].desc;
+    if (d->dim[d->rank - 1] != first->dim[first->rank - 1]) return;
+    f->second_result = op->out[1];
+    take(f, op);
 }
 
 static void take_pooling(const tw_region *region, tw_own_fused *f) {
@@ -84,13 +147,19 @@ tw_own_fused tw_own_fuse(const tw_region *region) {
                       .vector = -1,
                       .residual = -1,
                       .upsampled = -1,
+                      .first = -1,
+                      .second = -1,
+                      .second_result = -1,
                       .scale = 1};
     if (op->kind == TW_OP_UPSAMPLE_NEAREST) take_upsampling(region, &f);
+    if (op->kind == TW_OP_CONCAT) take_concat(region, &f);
     const tw_op_kind kind = region->ops[f.product].kind;
-    f.data_gradient = kind == TW_OP_CONV2D_BWD_DATA || kind == TW_OP_LINEAR_BWD_DATA;
+    f.data_gradient = kind == TW_OP_CONV2D_BWD_DATA || kind == TW_OP_LINEAR_BWD_DATA ||
+                      kind == TW_OP_GROUP_NORM_BWD;
     if (kind == TW_OP_CONV2D_BWD_DATA) take_pooling(region, &f);
     if (kind == TW_OP_CONV2D) take_vector(region, &f);
     if (kind == TW_OP_CONV2D || kind == TW_OP_LINEAR || f.data_gradient) take_sum(region, &f);
     if (kind == TW_OP_CONV2D || kind == TW_OP_LINEAR) take_silu(region, &f);
+    if (kind == TW_OP_GROUP_NORM_BWD) take_split(region, &f);
     return f;
 }

@@ -12,6 +12,8 @@ static twk_group_norm_args norm(const tw_own_call *c, const void *scale_shift) {
     return (twk_group_norm_args){.batch = c->op.dim['N'],
                                  .pixels = c->op.dim['.'],
                                  .channels = (int)channels,
+                                 .channels2 = c->channels2,
+                                 .x2 = c->second,
                                  .groups = c->op.attr.norm.groups,
                                  .epsilon = (float)c->op.attr.norm.eps,
                                  .silu = c->op.attr.norm.silu,
@@ -43,6 +45,8 @@ static twk_group_norm_args backward(const tw_own_call *c) {
     a.mean = (float *)(uintptr_t)c->op.in[5]; /* only read */
     a.rstd = (float *)(uintptr_t)c->op.in[6];
     a.dx = c->op.out[0];
+    a.dx2 = c->second_out;
+    a.dx_add = c->residual;
     a.dgamma = c->op.out[1];
     a.dbeta = c->op.out[2];
     a.dscale = c->op.n_out > 3 ? c->op.out[3] : NULL;
