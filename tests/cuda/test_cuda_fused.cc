@@ -32,9 +32,11 @@ void Same(const std::vector<Op> &list, int claimed, const std::string &what) {
     EXPECT_EQ(used, "own");
     EXPECT_EQ(first, claimed);
     const size_t last = list.size() - 1;
-    const Values want = right.Outputs(last)[0], have = got.Outputs(last)[0];
-    const Values size(want.size(), Norm(want) / std::sqrt((double)want.size()));
-    ExpectClose(have, want, size, 64 * kUlp, 64 * kUlp, what);
+    for (size_t i = 0; i < list[last].out.size(); i++) {
+        const Values want = right.Outputs(last)[i], have = got.Outputs(last)[i];
+        const Values size(want.size(), Norm(want) / std::sqrt((double)want.size()));
+        ExpectClose(have, want, size, 64 * kUlp, 64 * kUlp, what);
+    }
 }
 
 struct Parts {
@@ -120,6 +122,95 @@ TEST_F(CudaFused, UpsampledConvolutions) {
                   {Previous(), Real({4, 3, 3, 3}, random.Normal({4, 3, 3, 3}))},
                   {Out({1, 7, 5, 4})}};
     Same({spread, conv}, 1, "pixels that no input covers");
+}
+
+tw_op_attr Norm4() {
+    tw_op_attr a = NoAttr();
+    a.norm.groups = 4;
+    a.norm.silu = true;
+    a.norm.eps = 1e-5;
+    return a;
+}
+
+// The gradient of a normalisation of [2,6,4,C], by way of another and in parts.
+struct NormGradient {
+    Op norm, sum, split;
+    NormGradient(Random &random, const Arg &x, int64_t a, int64_t b) {
+        const Shape s{2, 6, 4, a + b}, c{a + b}, g{2, 4};
+        Values rstd = random.Normal(g);
+        for (double &v : rstd) v = 1 + v * v;
+        norm = {TW_OP_GROUP_NORM_BWD,
+                Norm4(),
+                {Real(s, random.Normal(s)), x, Real(c, random.Normal(c)), Real(c, random.Normal(c)),
+                 Absent(), Real(g, random.Normal(g)), Real(g, rstd)},
+                {Hidden(s), Zeros(c), Zeros(c), Absent()}};
+        tw_op_attr one = NoAttr();
+        one.axpby = {1, 1};
+        sum = {TW_OP_AXPBY, one, {Real(s, random.Normal(s)), Previous()}, {Hidden(s)}};
+        split = {TW_OP_SPLIT, NoAttr(), {Previous()}, {Out({2, 6, 4, a}), Out({2, 6, 4, b})}};
+    }
+};
+
+TEST_F(CudaFused, Concatenations) {
+    Random random(323);
+    const Shape a{2, 6, 4, 8}, b{2, 6, 4, 4}, both{2, 6, 4, 12}, c{12}, w{7, 3, 3, 12},
+        y{2, 6, 4, 7};
+    const Op concat{TW_OP_CONCAT,
+                    NoAttr(),
+                    {Real(a, random.Normal(a)), Real(b, random.Normal(b))},
+                    {Hidden(both)}};
+    const Op conv{TW_OP_CONV2D, Conv(), {Previous(), Real(w, random.Normal(w))}, {Hidden(y)}};
+    const Op sum = Parts(random).sum;
+    Same(Shown({concat, conv}), 2, "convolution");
+    Same(Shown({concat, conv, sum}), 3, "convolution and sum");
+    const Op weight{TW_OP_CONV2D_BWD_WEIGHT,
+                    Conv(),
+                    {Previous(), Real(y, random.Normal(y))},
+                    {Zeros(w), Zeros({7})}};
+    Same({concat, weight}, 2, "a weight's gradient");
+    const Op norm{TW_OP_GROUP_NORM,
+                  Norm4(),
+                  {Previous(), Real(c, random.Normal(c)), Real(c, random.Normal(c))},
+                  {Out(both), Out({2, 4}), Out({2, 4})}};
+    Same({concat, norm}, 2, "normalisation");
+    NormGradient g(random, Previous(), 8, 4);
+    Same({concat, g.norm, g.sum, g.split}, 4, "its gradient");
+    Same({concat, g.norm, g.split}, 3, "its gradient alone");
+    Same(Shown({concat, g.norm, g.sum}), 3, "its gradient as one");
+    Op other = g.split;
+    other.out = {Out({2, 6, 4, 4}), Out({2, 6, 4, 8})};
+    Same({concat, g.norm, g.sum, other}, 3, "its gradient in other parts");
+    // The kernels read 16 bytes at a time.
+    const Shape odd{2, 6, 4, 2}, ten{2, 6, 4, 10};
+    Op uneven = concat;
+    uneven.in[1] = Real(odd, random.Normal(odd));
+    uneven.out = {Hidden(ten)};
+    Op five = norm;
+    five.attr.norm.groups = 5;
+    five.in[1] = five.in[2] = Real({10}, random.Normal({10}));
+    five.out = {Out(ten), Out({2, 5}), Out({2, 5})};
+    Same({uneven, five}, 1, "a part of 8 bytes");
+}
+
+TEST_F(CudaFused, GradientsOfNorms) {
+    Random random(324);
+    const Shape x{2, 6, 4, 12};
+    const NormGradient g(random, Real(x, random.Normal(x)), 8, 4);
+    Same(Shown({g.norm, g.sum}), 2, "added");
+    Same({g.norm, g.sum, g.split}, 2, "what was no concatenation is cut by itself");
+}
+
+TEST_F(CudaFused, GradientsOfWeightsOfUpsampledConvolutions) {
+    Random random(325);
+    tw_op_attr twice = NoAttr();
+    twice.resample = {2, 1};
+    const Shape x{2, 3, 4, 5}, up{2, 6, 8, 5}, y{2, 6, 8, 7};
+    const Op first{TW_OP_UPSAMPLE_NEAREST, twice, {Real(x, random.Normal(x))}, {Hidden(up)}};
+    const Op weight{TW_OP_CONV2D_BWD_WEIGHT,
+                    Conv(),
+                    {Previous(), Real(y, random.Normal(y))},
+                    {Zeros({7, 3, 3, 5}), Zeros({7})}};
+    Same({first, weight}, 2, "upsampled");
 }
 
 TEST_F(CudaFused, Linear) {
