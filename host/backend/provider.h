@@ -34,7 +34,8 @@ typedef struct tw_region_op {
 
 typedef struct tw_region {
     int n_ops, n_slots;
-    bool tf32; /* operands of float32 products may be rounded to tf32 */
+    bool tf32;     /* operands of float32 products may be rounded to tf32 */
+    bool measures; /* GroupNorm's statistics may come from what is before it */
     tw_region_op ops[TW_REGION_MAX_OPS];
     tw_slot slots[TW_REGION_MAX_SLOTS];
 } tw_region;

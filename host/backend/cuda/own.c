@@ -100,14 +100,21 @@ static void place(const own_state *s, tw_own_call *call, void *const *slots) {
 #undef TW_AT
 }
 
-static tw_status own_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
-                         void *workspace) {
+tw_own_call tw_own_placed(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
+                          void *workspace) {
     const own_state *s = kernel->state;
     tw_own_call call = s->call;
     place(s, &call, slots);
     call.backend = backend;
     call.stream = tw_cuda_of(backend)->stream;
     call.workspace = workspace;
+    return call;
+}
+
+static tw_status own_run(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
+                         void *workspace) {
+    const own_state *s = kernel->state;
+    const tw_own_call call = tw_own_placed(kernel, backend, slots, workspace);
     return s->entry->run(&call);
 }
 
@@ -197,6 +204,8 @@ tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const
 
 static tw_status own_prepare(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
     const tw_own_fused f = tw_own_fuse(region);
+    const tw_status s = tw_own_prepare_measured(own_entries, backend, region, &f, kernel);
+    if (s != TW_ERROR_UNSUPPORTED) return s;
     return tw_own_prepare(own_entries, backend, region, &f, kernel);
 }
 

@@ -30,6 +30,10 @@ typedef struct tw_own_call {
     const void *second; /* what lies behind the input's channels, the last `channels2` of op.dim */
     void *second_out;   /* and its gradient */
     int channels2;
+    /* GroupNorm's statistics of a convolution's y, in `groups` parts: written by it, then read */
+    twk_moments *partial;
+    int groups;
+    int64_t n_partials, pixels_per_partial;
     float scale;
     bool tf32, silu,
         upsample; /* upsample: the image beside dy or y has half the extents of op.dim */
@@ -56,6 +60,17 @@ tw_status tw_own_prepare(const tw_own_entry *entries, tw_backend *backend, const
 bool tw_cuda_library_has(tw_op_kind kind);
 /* Whether the libraries take all of `f`; if not, the context's error says why. */
 bool tw_cuda_library_claims(tw_backend *b, const tw_region *region, const tw_own_fused *f);
+
+/* The call of a kernel that tw_own_prepare made. */
+tw_own_call tw_own_placed(const tw_kernel *kernel, tw_backend *backend, void *const *slots,
+                          void *workspace);
+
+/* The claim `f`, a convolution's, and the GroupNorm behind it, of which it leaves the statistics.
+ * TW_ERROR_UNSUPPORTED where there is none, or no statistics. */
+tw_status tw_own_prepare_measured(const tw_own_entry *entries, tw_backend *backend,
+                                  const tw_region *region, const tw_own_fused *f,
+                                  tw_kernel *kernel);
+int64_t tw_own_conv2d_partials(const tw_own_call *call, int64_t *pixels_per_partial);
 
 /* A launcher's status as ours, with its text; tw_own_done: that of the kernels. */
 tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text);

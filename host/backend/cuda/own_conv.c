@@ -43,7 +43,14 @@ static twk_conv_args forward(const tw_own_call *c) {
     a.scale = c->scale;
     a.silu = c->silu;
     a.y = c->op.out[0];
+    a.partial = c->partial;
+    a.groups = c->groups;
     return a;
+}
+
+int64_t tw_own_conv2d_partials(const tw_own_call *c, int64_t *pixels_per_partial) {
+    const twk_conv_args a = forward(c);
+    return twk_conv_partials(&a, pixels_per_partial);
 }
 
 static twk_conv_args data_gradient(const tw_own_call *c) {

@@ -30,6 +30,9 @@ static twk_group_norm_args forward(const tw_own_call *c) {
     a.x = c->op.in[0];
     a.gamma = c->op.in[1];
     a.beta = c->op.in[2];
+    a.partial = c->partial;
+    a.n_partials = c->n_partials;
+    a.pixels_per_partial = c->pixels_per_partial;
     a.y = c->op.out[0];
     a.mean = c->op.out[1];
     a.rstd = c->op.out[2];
