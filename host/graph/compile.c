@@ -92,6 +92,21 @@ static void add_op(const tw_plan *plan, tw_region *region, tw_value *values, con
     for (int k = 0; k < node->n_out; k++) op->out[k] = add_slot(plan, region, values, node->out[k]);
 }
 
+/* What only the next operation of the chain reads need not be stored. */
+static void hide(const tw_plan *plan, tw_region *region, const tw_value *values) {
+    for (int k = 0; k + 1 < region->n_ops; k++) {
+        const tw_region_op *op = &region->ops[k], *next = &region->ops[k + 1];
+        for (int o = 0; o < op->n_out; o++) {
+            if (op->out[o] < 0) continue;
+            const tw_value_info *info = &plan->values[values[op->out[o]]];
+            int inside = 0;
+            for (int j = 0; j < next->n_in; j++) inside += next->in[j] == op->out[o];
+            if (info->kind == TW_VALUE_INTERMEDIATE && !info->kept && info->uses == inside)
+                region->slots[op->out[o]].needed = false;
+        }
+    }
+}
+
 /* The longest chain of nodes from `first` on, as a region; `values` gets the value of each slot. */
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
@@ -111,18 +126,7 @@ static void make_region(const tw_plan *plan, int first, tw_region *region, tw_va
         last = i;
         i = next_live(plan, i);
     }
-    /* What only the next operation of the chain reads need not be stored. */
-    for (int k = 0; k + 1 < region->n_ops; k++) {
-        const tw_region_op *op = &region->ops[k], *next = &region->ops[k + 1];
-        for (int o = 0; o < op->n_out; o++) {
-            if (op->out[o] < 0) continue;
-            const tw_value_info *info = &plan->values[values[op->out[o]]];
-            int inside = 0;
-            for (int j = 0; j < next->n_in; j++) inside += next->in[j] == op->out[o];
-            if (info->kind == TW_VALUE_INTERMEDIATE && !info->kept && info->uses == inside)
-                region->slots[op->out[o]].needed = false;
-        }
-    }
+    hide(plan, region, values);
 }
 
 static void record_choice(tw_backend *b, const tw_region *region, const tw_step *step) {
@@ -162,8 +166,14 @@ static tw_status reads_through(tw_plan *plan, int node, int reader, bool *does) 
     tw_step step = {0};
     add_op(plan, &region, values, &plan->nodes[node]);
     add_op(plan, &region, values, &plan->nodes[reader]);
-    region.slots[region.ops[0].out[0]].needed = false;
-    TW_TRY(claim(plan, &region, &step));
+    const int next = next_live(plan, reader);
+    if (next < plan->n_nodes && takes(plan, &plan->nodes[next], plan->nodes[reader].out[0]))
+        add_op(plan, &region, values, &plan->nodes[next]);
+    hide(plan, &region, values);
+    for (int k = 0; k < region.ops[0].n_out; k++) region.slots[region.ops[0].out[k]].needed = false;
+    const tw_status s = claim(plan, &region, &step);
+    *does = false;
+    if (s != TW_OK) return s == TW_ERROR_UNSUPPORTED ? TW_OK : s; /* alone, perhaps */
     *does = step.kernel.claimed > 1;
     if (step.kernel.destroy) step.kernel.destroy(&step.kernel, plan->backend);
     return TW_OK;

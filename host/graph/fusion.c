@@ -15,6 +15,7 @@ static bool is_gradient(tw_op_kind kind) {
 
 /* What it is called when the two are one. */
 static tw_fusion fusion_of(tw_op_kind first, tw_op_kind second) {
+    if (first == TW_OP_SPLIT || second == TW_OP_CONCAT) return TW_FUSION_QKV;
     if (first == TW_OP_CONCAT || second == TW_OP_SPLIT) return TW_FUSION_CONCAT;
     if (first == TW_OP_UPSAMPLE_NEAREST || second == TW_OP_POOL) return TW_FUSION_UPSAMPLE;
     if (second == TW_OP_GROUP_NORM) return TW_FUSION_NORM_STATISTICS;
@@ -35,61 +36,78 @@ typedef struct spread {
     int *place; /* by node: its index afterwards, that of what is done for it being one less */
 } spread;
 
-/* Whether the node's result is an intermediate of fixed operands. */
-static bool can_spread(const tw_plan *plan, const tw_node *n) {
-    const bool wanted = n->kind == TW_OP_CONCAT ? tw_plan_fuses(plan, TW_FUSION_CONCAT)
-                                                : n->kind == TW_OP_UPSAMPLE_NEAREST &&
-                                                      tw_plan_fuses(plan, TW_FUSION_UPSAMPLE);
-    if (!n->live || !wanted) return false;
-    for (int k = 0; k < n->n_in; k++)
-        if (plan->values[plan->values[n->in[k]].root].kind == TW_VALUE_OUTSIDE) return false;
-    return plan->values[n->out[0]].kind == TW_VALUE_INTERMEDIATE && !plan->values[n->out[0]].kept;
+static tw_fusion spread_by(tw_op_kind kind) {
+    switch (kind) {
+    case TW_OP_CONCAT:
+        return TW_FUSION_CONCAT;
+    case TW_OP_UPSAMPLE_NEAREST:
+        return TW_FUSION_UPSAMPLE;
+    case TW_OP_SPLIT:
+        return TW_FUSION_QKV;
+    default:
+        return 0;
+    }
 }
 
-static bool reads_value(const tw_plan *plan, const tw_node *n, tw_value v, bool *only_whole) {
-    bool any = false;
-    for (int k = 0; n->live && k < n->n_in; k++) {
-        if (n->in[k] == TW_NONE || plan->values[n->in[k]].root != v) continue;
-        any = true;
-        if (n->in[k] != v) *only_whole = false;
+/* Whether the node's results are intermediates of operands that stay as they are. */
+static bool can_spread(const tw_plan *plan, const tw_node *n) {
+    if (!n->live || !tw_plan_fuses(plan, spread_by(n->kind))) return false;
+    for (int k = 0; k < n->n_in; k++)
+        if (plan->values[plan->values[n->in[k]].root].kind == TW_VALUE_OUTSIDE) return false;
+    for (int k = 0; k < n->n_out; k++) {
+        if (n->out[k] == TW_NONE) return false;
+        const tw_value_info *v = &plan->values[n->out[k]];
+        if (v->kind != TW_VALUE_INTERMEDIATE || v->kept) return false;
     }
+    return true;
+}
+
+/* Whether `n` reads a result of `maker`; `whole` becomes false where it reads a view of one. */
+static bool reads_of(const tw_plan *plan, const tw_node *n, const tw_node *maker, bool *whole) {
+    bool any = false;
+    for (int k = 0; n->live && k < n->n_in; k++)
+        for (int o = 0; n->in[k] != TW_NONE && o < maker->n_out; o++) {
+            if (plan->values[n->in[k]].root != maker->out[o]) continue;
+            any = true;
+            if (n->in[k] != maker->out[o]) *whole = false;
+        }
     return any;
 }
 
 /* Marks the readers of node `i` if all of them read through it. */
 static tw_status mark_readers(spread *s, int i) {
     tw_plan *plan = s->plan;
-    const tw_value v = plan->nodes[i].out[0];
     bool all = true;
     int readers = 0;
     for (int j = i + 1; j < plan->n_nodes && all; j++) {
-        if (!reads_value(plan, &plan->nodes[j], v, &all)) continue;
+        if (!reads_of(plan, &plan->nodes[j], &plan->nodes[i], &all)) continue;
         readers++;
         all = all && s->of[j] < 0;
         if (all) TW_TRY(s->reads(plan, i, j, &all));
     }
     if (!all || !readers) return TW_OK;
     s->gone[i] = true;
-    bool whole = true;
     for (int j = i + 1; j < plan->n_nodes; j++)
-        if (reads_value(plan, &plan->nodes[j], v, &whole)) s->of[j] = i;
+        if (reads_of(plan, &plan->nodes[j], &plan->nodes[i], &all)) s->of[j] = i;
     return TW_OK;
 }
 
-/* The node again, for the reader that stands at `index`. */
-static tw_status do_again(const spread *s, tw_node *nodes, int index, int reader) {
+/* The node again, for the reader that stands behind it. */
+static tw_status do_again(const spread *s, tw_node *again, int reader) {
     tw_plan *plan = s->plan;
-    tw_node *again = &nodes[index], *for_it = &nodes[index + 1];
+    tw_node *for_it = again + 1;
     *again = plan->nodes[s->of[reader]];
-    const tw_value v = again->out[0], own = tw_plan_new(plan, plan->values[v].desc);
-    if (own == TW_NONE) return plan->status;
-    again->out[0] = own;
     again->block = for_it->block;
     /* What is done again in the backward pass is joined as it was in the forward one. */
     const int origin = plan->nodes[reader].origin;
     again->origin = origin >= 0 && s->of[origin] >= 0 ? s->place[origin] - 1 : -1;
-    for (int k = 0; k < for_it->n_in; k++)
-        if (for_it->in[k] == v) for_it->in[k] = own;
+    for (int o = 0; o < again->n_out; o++) {
+        const tw_value v = again->out[o], own = tw_plan_new(plan, plan->values[v].desc);
+        if (own == TW_NONE) return plan->status;
+        again->out[o] = own;
+        for (int k = 0; k < for_it->n_in; k++)
+            if (for_it->in[k] == v) for_it->in[k] = own;
+    }
     return TW_OK;
 }
 
@@ -103,7 +121,7 @@ static tw_status rebuild(spread *s, tw_node *nodes) {
         if (s->of[i] >= 0) at++;
         nodes[at] = plan->nodes[i];
         if (nodes[at].origin >= 0) nodes[at].origin = s->place[nodes[at].origin];
-        if (s->of[i] >= 0) TW_TRY(do_again(s, nodes, at - 1, i));
+        if (s->of[i] >= 0) TW_TRY(do_again(s, &nodes[at - 1], i));
         s->place[i] = at++;
     }
     if (plan->forward_nodes) plan->forward_nodes = forward;

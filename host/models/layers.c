@@ -35,25 +35,36 @@ static bool reserve(tw_builder *b, int64_t index) {
     return true;
 }
 
+/* Declares the weight if the model is new; its index, or -1. */
+static int64_t declare(tw_builder *b, const char *name, tw_weight w) {
+    tw_weights *all = &b->model->weights;
+    if (strlen(name) + 1 >= sizeof(tw_scope)) {
+        tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: the name is too long", name);
+        return -1;
+    }
+    w.name = (char *)(uintptr_t)name; /* copied */
+    if (!all->complete) {
+        tw_status s = tw_weights_add(b->model->ctx, all, &w);
+        if (s != TW_OK) {
+            tw_plan_fail(b->plan, s, "%s", b->model->ctx->error);
+            return -1;
+        }
+    }
+    const int64_t index = tw_weights_find(all, name);
+    if (index < 0 || all->items[index].rank != w.rank ||
+        memcmp(all->items[index].shape, w.shape, (size_t)w.rank * sizeof w.shape[0]) != 0) {
+        tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: not as it was declared", name);
+        return -1;
+    }
+    return reserve(b, index) ? index : -1;
+}
+
 /* Declares the weight if the model is new, and puts it into the plan. */
 static tw_value weight(tw_builder *b, const char *scope, const char *name, const char *suffix,
                        tw_weight w) {
     tw_scope layer = tw_scope_in(scope, "%s", name), full = tw_scope_in(layer.text, "%s", suffix);
-    tw_weights *all = &b->model->weights;
-    if (strlen(full.text) + 1 >= sizeof full.text)
-        return tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: the name is too long",
-                            full.text);
-    w.name = full.text;
-    if (!all->complete) {
-        tw_status s = tw_weights_add(b->model->ctx, all, &w);
-        if (s != TW_OK) return tw_plan_fail(b->plan, s, "%s", b->model->ctx->error);
-    }
-    int64_t index = tw_weights_find(all, full.text);
-    if (index < 0 || all->items[index].rank != w.rank ||
-        memcmp(all->items[index].shape, w.shape, (size_t)w.rank * sizeof w.shape[0]) != 0)
-        return tw_plan_fail(b->plan, TW_ERROR_INTERNAL, "weight %s: not as it was declared",
-                            full.text);
-    if (!reserve(b, index)) return TW_NONE;
+    const int64_t index = declare(b, full.text, w);
+    if (index < 0) return TW_NONE;
     b->values[index] = w.trainable
                            ? tw_plan_parameter(b->plan, full.text, w.rank, w.shape)
                            : tw_plan_input(b->plan, full.text, b->plan->wide, w.rank, w.shape);
@@ -101,6 +112,54 @@ tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_
             .rank = 2, .shape = {features, in}, .fan_in = in, .init = init, .trainable = true});
     tw_value bias = vector(b, scope, name, "bias", features, in, init);
     return named(b, scope, name, tw_plan_linear(b->plan, x, w, bias));
+}
+
+/* A part of a stack of `count` layers' weights or biases; the first of them gets the value that
+ * stands for all, named `name`, the others none. Without a name each gets its own. */
+static void stacked(tw_builder *b, const char *scope, const char *layer, const char *suffix,
+                    const char *name, int count, bool first, tw_weight w, tw_value *out) {
+    if (!name) {
+        *out = weight(b, scope, layer, suffix, w);
+        return;
+    }
+    const int64_t index =
+        declare(b, tw_scope_in(tw_scope_in(scope, "%s", layer).text, "%s", suffix).text, w);
+    if (index < 0 || !first) return;
+    w.shape[0] *= count;
+    const tw_scope full = tw_scope_in(tw_scope_in(scope, "%s", name).text, "%s", suffix);
+    *out = b->values[index] = tw_plan_parameter(b->plan, full.text, w.rank, w.shape);
+}
+
+void tw_layer_projections(tw_builder *b, const char *scope, tw_value x, int64_t features,
+                          bool together, tw_value out[3]) {
+    static const char *const names[] = {"to_q", "to_k", "to_v"};
+    if (x == TW_NONE) return;
+    const int64_t in = tw_layer_channels(b, x);
+    const int stack = b->stacks += 2;
+    tw_value w[3] = {TW_NONE, TW_NONE, TW_NONE}, bias[3] = {TW_NONE, TW_NONE, TW_NONE};
+    const char *name = together && tw_plan_fuses(b->plan, TW_FUSION_QKV) &&
+                               b->plan->backend->device == TW_DEVICE_CUDA
+                           ? "to_qkv"
+                           : NULL;
+    for (int i = 0; i < 3; i++) {
+        tw_weight like = {.rank = 2,
+                          .shape = {features, in},
+                          .fan_in = in,
+                          .init = TW_INIT_UNIFORM,
+                          .gain = 1.0,
+                          .trainable = true,
+                          .stack = stack};
+        stacked(b, scope, names[i], "weight", name, 3, i == 0, like, &w[i]);
+        like.rank = 1;
+        like.shape[1] = 0;
+        like.stack = stack + 1;
+        stacked(b, scope, names[i], "bias", name, 3, i == 0, like, &bias[i]);
+        if (!name) out[i] = named(b, scope, names[i], tw_plan_linear(b->plan, x, w[i], bias[i]));
+    }
+    if (!name) return;
+    const tw_value all = named(b, scope, name, tw_plan_linear(b->plan, x, w[0], bias[0]));
+    if (all == TW_NONE) return;
+    tw_plan_split(b->plan, all, (int64_t[]){features, features, features}, 3, out);
 }
 
 tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,

@@ -13,6 +13,7 @@ typedef struct tw_builder {
     tw_value *values; /* by index of the weight */
     int64_t capacity;
     uint32_t dropouts; /* so far */
+    int stacks;        /* so far */
 } tw_builder;
 
 typedef struct tw_scope {
@@ -26,6 +27,10 @@ tw_value tw_layer_conv2d(tw_builder *b, const char *scope, const char *name, tw_
                          int64_t channels, int64_t kernel, tw_conv_options options, tw_init init);
 tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_value x,
                          int64_t features, tw_init init);
+/* Attention's "to_q", "to_k" and "to_v" of x. Their weights are one behind another, and with
+ * `together`, on a GPU, one layer whose result is split. */
+void tw_layer_projections(tw_builder *b, const char *scope, tw_value x, int64_t features,
+                          bool together, tw_value out[3]);
 tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,
                              tw_value scale_shift, tw_norm_options options);
 /* A table of `rows`, without bias; index int32[N]. */

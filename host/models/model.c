@@ -58,6 +58,7 @@ tw_status tw_model_bind(tw_model *model, tw_plan *plan, const tw_network *networ
     for (int64_t i = 0; i < model->weights.count; i++) {
         const tw_weight *w = &model->weights.items[i];
         const tw_value p = network->parameters[i];
+        if (p == TW_NONE) continue;
         const size_t size = tw_dtype_size(tw_plan_desc(plan, p)->dtype);
         const size_t wide = tw_dtype_size(plan->wide);
         void *from = size == wide ? base : rounded;

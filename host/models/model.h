@@ -18,7 +18,8 @@ typedef struct tw_weight {
     int rank;
     int64_t shape[TW_MAX_RANK]; /* as the plan has it: convolutions O,KH,KW,I */
     int64_t count;
-    int64_t offset; /* in elements, within the flat vector; a multiple of 64 */
+    int64_t offset; /* in elements, within the flat vector; a multiple of 64 but in a stack */
+    int stack;      /* not 0: lies right behind the one before with the same number, if any */
     int64_t fan_in;
     tw_init init;
     double gain; /* factor of TW_INIT_NORMAL */
@@ -51,7 +52,8 @@ struct tw_model {
 typedef struct tw_network {
     tw_value out;
     tw_value *parameters; /* plan values by index into model->weights; owned by the caller, who
-                             frees it with tw_free */
+                             frees it with tw_free. TW_NONE: it is a part of the first one of
+                             its stack */
 } tw_network;
 
 typedef struct tw_network_inputs {

@@ -6,6 +6,9 @@
 
 #define MAX_SKIPS (TW_UNET_MAX_LEVELS * (TW_UNET_MAX_LAYERS + 1))
 
+/* Larger ones have no attention on a GPU, which is said of it alone. */
+#define LARGEST_HEAD 512
+
 typedef enum resample { SAME, DOWN, UP } resample;
 
 typedef struct unet {
@@ -77,10 +80,9 @@ static tw_value attention(unet *u, const char *scope, tw_value x, int groups, do
         h = tw_layer_group_norm(u->b, scope, "group_norm", x, TW_NONE,
                                 (tw_norm_options){groups, u->config->eps, 0});
     h = tw_plan_reshape(u->plan, h, 3, (int64_t[]){s[0], s[1] * s[2], s[3]});
-    tw_value q = tw_layer_linear(u->b, scope, "to_q", h, inner, TW_INIT_UNIFORM);
-    tw_value k = tw_layer_linear(u->b, scope, "to_k", h, inner, TW_INIT_UNIFORM);
-    tw_value v = tw_layer_linear(u->b, scope, "to_v", h, inner, TW_INIT_UNIFORM);
-    h = tw_plan_attention(u->plan, q, k, v, TW_NONE, (int)heads, 0.0);
+    tw_value qkv[3] = {TW_NONE, TW_NONE, TW_NONE};
+    tw_layer_projections(u->b, scope, h, inner, head_dim <= LARGEST_HEAD, qkv);
+    h = tw_plan_attention(u->plan, qkv[0], qkv[1], qkv[2], TW_NONE, (int)heads, 0.0);
     h = tw_layer_linear(u->b, scope, "to_out.0", h, s[3], TW_INIT_ZERO);
     h = tw_plan_reshape(u->plan, h, 4, s);
     return joined(u, scope, x, h, divisor);

@@ -49,14 +49,35 @@ tw_status tw_weights_add(tw_context *ctx, tw_weights *weights, const tw_weight *
     return TW_OK;
 }
 
+static bool is_placed(const tw_weights *weights, int64_t i) {
+    const int stack = weights->items[i].stack;
+    for (int64_t k = 0; stack && k < i; k++)
+        if (weights->items[k].stack == stack) return true;
+    return false;
+}
+
+static bool add(int64_t *total, int64_t count) {
+    return tw_add_i64(*total, count, total) && *total <= INT64_MAX / (int64_t)sizeof(double);
+}
+
+/* Weight `i`, or its whole stack. */
+static bool place_at_end(tw_weights *weights, int64_t i) {
+    const tw_weight *first = &weights->items[i];
+    for (int64_t k = i; k < weights->count; k++) {
+        tw_weight *w = &weights->items[k];
+        if (k != i && (!first->stack || w->stack != first->stack)) continue;
+        w->offset = weights->total;
+        if (!add(&weights->total, w->count)) return false;
+        if (!first->stack) break;
+    }
+    const int64_t over = weights->total % PLACE_UNIT;
+    return !over || add(&weights->total, PLACE_UNIT - over);
+}
+
 static tw_status place(tw_context *ctx, tw_weights *weights, bool trainable) {
     for (int64_t i = 0; i < weights->count; i++) {
-        tw_weight *w = &weights->items[i];
-        if (w->trainable != trainable) continue;
-        w->offset = weights->total;
-        int64_t padded = (w->count + PLACE_UNIT - 1) / PLACE_UNIT * PLACE_UNIT;
-        if (!tw_add_i64(weights->total, padded, &weights->total) ||
-            weights->total > INT64_MAX / (int64_t)sizeof(double))
+        const tw_weight *w = &weights->items[i];
+        if (w->trainable == trainable && !is_placed(weights, i) && !place_at_end(weights, i))
             return tw_fail(ctx, TW_ERROR_MEMORY, "weight %s: the model does not fit an address",
                            w->name);
     }

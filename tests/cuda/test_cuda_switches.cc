@@ -113,13 +113,10 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
         bool forward, training; // there is something to fuse
         bool memory;            // and less to store in training
     } const table[] = {
-        {TW_FUSION_NORM_SILU, true, true, true},
-        {TW_FUSION_EPILOGUE, true, true, true},
-        {TW_FUSION_NORM_STATISTICS, true, false, false},
-        {TW_FUSION_CONCAT, true, true, true},
-        {TW_FUSION_UPSAMPLE, true, true, true},
-        {TW_FUSION_GRADIENTS, false, true, false},
-        {TW_FUSION_ALL, true, true, true},
+        {TW_FUSION_NORM_SILU, true, true, true},         {TW_FUSION_EPILOGUE, true, true, true},
+        {TW_FUSION_NORM_STATISTICS, true, false, false}, {TW_FUSION_CONCAT, true, true, true},
+        {TW_FUSION_UPSAMPLE, true, true, true},          {TW_FUSION_QKV, true, true, false},
+        {TW_FUSION_GRADIENTS, false, true, false},       {TW_FUSION_ALL, true, true, true},
     };
     Context cuda(TW_DEVICE_CUDA);
     ASSERT_EQ(cuda.status(), TW_OK);

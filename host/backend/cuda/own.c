@@ -150,6 +150,8 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
     memcpy(s->in, op->in, sizeof s->in);
     memcpy(s->out, op->out, sizeof s->out);
     if (f->upsampled >= 0 && !f->data_gradient) s->in[0] = f->upsampled;
+    if (f->packed >= 0) s->in[tw_own_image(op->kind)] = f->packed;
+    s->call.packed = f->packed >= 0;
     if (f->second >= 0) {
         const tw_desc *second = &region->slots[f->second].desc;
         s->in[tw_own_image(op->kind)] = f->first;

@@ -15,6 +15,7 @@ typedef struct tw_own_fused {
     int vector, residual;
     int upsampled; /* the small image that the convolution's input, or its gradient, stands for */
     int first, second; /* the two tensors that the input stands for, side by side */
+    int packed;        /* q, k and v side by side, for attention */
     int second_result; /* the gradient of `second` */
     float scale;       /* of the sum */
     bool silu, data_gradient;
@@ -30,6 +31,7 @@ typedef struct tw_own_call {
     const void *second; /* what lies behind the input's channels, the last `channels2` of op.dim */
     void *second_out;   /* and its gradient */
     int channels2;
+    bool packed; /* q stands for q, k and v side by side, and dq for their gradients */
     /* GroupNorm's statistics of a convolution's y, in `groups` parts: written by it, then read */
     twk_moments *partial;
     int groups;

@@ -8,9 +8,16 @@ const char *tw_own_attention_refuse(const tw_own_call *c) {
     return c->op.dim['C'] / c->op.dim['H'] > 512 ? "heads of more than 512 channels" : NULL;
 }
 
-/* All operands are dense: heads lie side by side in a token. */
+/* `part` of q, k and v where they lie side by side in the tensor at `first`. */
+static void *part_of(const tw_own_call *c, const void *first, int part) {
+    const size_t bytes = (size_t)c->op.dim['C'] * tw_dtype_size(c->op.real);
+    return (char *)(uintptr_t)first + (size_t)part * bytes;
+}
+
+/* Heads lie side by side in a token. */
 static twk_attention_args attention(const tw_own_call *c, int q) {
-    const int64_t *d = c->op.dim, channels = d['C'], queries = d['.'], keys = d['~'];
+    const int64_t *d = c->op.dim, channels = d['C'], row = c->packed ? 3 * channels : channels,
+                  queries = d['.'], keys = d['~'];
     return (twk_attention_args){.batch = d['N'],
                                 .q_tokens = queries,
                                 .k_tokens = keys,
@@ -20,14 +27,14 @@ static twk_attention_args attention(const tw_own_call *c, int q) {
                                 .tf32 = c->tf32,
                                 .scale = (float)c->op.attr.attention.scale,
                                 .q = c->op.in[q],
-                                .k = c->op.in[q + 1],
-                                .v = c->op.in[q + 2],
-                                .q_row = channels,
-                                .k_row = channels,
-                                .v_row = channels,
-                                .q_batch = queries * channels,
-                                .k_batch = keys * channels,
-                                .v_batch = keys * channels,
+                                .k = c->packed ? part_of(c, c->op.in[q], 1) : c->op.in[q + 1],
+                                .v = c->packed ? part_of(c, c->op.in[q], 2) : c->op.in[q + 2],
+                                .q_row = row,
+                                .k_row = row,
+                                .v_row = row,
+                                .q_batch = queries * row,
+                                .k_batch = keys * row,
+                                .v_batch = keys * row,
                                 .o_row = channels,
                                 .o_batch = queries * channels,
                                 .workspace = c->workspace,
@@ -47,8 +54,8 @@ static twk_attention_args backward(const tw_own_call *c) {
     a.o = (void *)(uintptr_t)c->op.in[4]; /* o and lse are only read */
     a.lse = (float *)(uintptr_t)c->op.in[5];
     a.dq = c->op.out[0];
-    a.dk = c->op.out[1];
-    a.dv = c->op.out[2];
+    a.dk = c->packed ? part_of(c, a.dq, 1) : c->op.out[1];
+    a.dv = c->packed ? part_of(c, a.dq, 2) : c->op.out[2];
     return a;
 }
 

@@ -6,6 +6,9 @@
  *     a data gradient [pooled by 2, as upsampling's gradient is] [+ another gradient]
  *     GroupNorm's gradient [+ another gradient] [split in two]
  *
+ *     [split in three] attention
+ *     [split in three] attention's gradient, joined again
+ *
  * and in the place of upsampling a concatenation of two, before GroupNorm and its gradient, too; as
  * long as nobody else reads what lies between. */
 #include <limits.h>
@@ -66,8 +69,10 @@ int tw_own_image(tw_op_kind kind) {
     case TW_OP_CONV2D:
     case TW_OP_CONV2D_BWD_WEIGHT:
     case TW_OP_GROUP_NORM:
+    case TW_OP_ATTENTION:
         return 0;
     case TW_OP_GROUP_NORM_BWD:
+    case TW_OP_ATTENTION_BWD:
         return 1;
     default:
         return -1;
@@ -88,6 +93,10 @@ static bool is_image_of_next(const tw_region *region) {
     return image >= 0 && op->in[image] == first->out[0];
 }
 
+static bool is_attention(tw_op_kind kind) {
+    return kind == TW_OP_ATTENTION || kind == TW_OP_ATTENTION_BWD;
+}
+
 static bool is_norm(tw_op_kind kind) {
     return kind == TW_OP_GROUP_NORM || kind == TW_OP_GROUP_NORM_BWD;
 }
@@ -95,7 +104,7 @@ static bool is_norm(tw_op_kind kind) {
 static void take_upsampling(const tw_region *region, tw_own_fused *f) {
     const tw_region_op *up = &region->ops[0];
     if (up->attr.resample.k != 2 || up->attr.resample.scale != 1 || !is_image_of_next(region) ||
-        is_norm(region->ops[1].kind) ||
+        is_norm(region->ops[1].kind) || is_attention(region->ops[1].kind) ||
         !doubles(&region->slots[up->in[0]].desc, &region->slots[up->out[0]].desc))
         return;
     take_first(region, f);
@@ -109,7 +118,7 @@ static bool is_of_vectors(const tw_desc *d) {
 
 static void take_concat(const tw_region *region, tw_own_fused *f) {
     const tw_region_op *concat = &region->ops[0];
-    if (concat->n_in != 2 || !is_image_of_next(region)) return;
+    if (concat->n_in != 2 || !is_image_of_next(region) || is_attention(region->ops[1].kind)) return;
     for (int k = 0; k < 2; k++) {
         const tw_desc *part = &region->slots[concat->in[k]].desc;
         if (part->rank != 4 || part->dim[3] > INT_MAX / 2 ||
@@ -119,6 +128,28 @@ static void take_concat(const tw_region *region, tw_own_fused *f) {
     take_first(region, f);
     f->first = concat->in[0];
     f->second = concat->in[1];
+}
+
+/* Whether three hidden slots are those of another operation's operands or results. */
+static bool are_three(const tw_region *region, const int *slots, const int *others) {
+    for (int k = 0; k < 3; k++)
+        if (slots[k] != others[k] || !is_hidden(region, slots[k])) return false;
+    return true;
+}
+
+/* q, k and v, which are parts of one tensor; the gradients must become one, too. */
+static void take_qkv(const tw_region *region, tw_own_fused *f) {
+    const tw_region_op *split = &region->ops[0], *op = &region->ops[1], *joint = &region->ops[2];
+    if (region->n_ops < 2 || !is_attention(op->kind) || split->n_out != 3 ||
+        !are_three(region, split->out, op->in + tw_own_image(op->kind)))
+        return;
+    const bool gradient = op->kind == TW_OP_ATTENTION_BWD;
+    if (gradient && (region->n_ops < 3 || joint->kind != TW_OP_CONCAT || joint->n_in != 3 ||
+                     !are_three(region, joint->in, op->out)))
+        return;
+    take_first(region, f);
+    f->packed = split->in[0];
+    if (gradient) take(f, joint);
 }
 
 /* Into the parts that the input has. */
@@ -149,10 +180,12 @@ tw_own_fused tw_own_fuse(const tw_region *region) {
                       .upsampled = -1,
                       .first = -1,
                       .second = -1,
+                      .packed = -1,
                       .second_result = -1,
                       .scale = 1};
     if (op->kind == TW_OP_UPSAMPLE_NEAREST) take_upsampling(region, &f);
     if (op->kind == TW_OP_CONCAT) take_concat(region, &f);
+    if (op->kind == TW_OP_SPLIT) take_qkv(region, &f);
     const tw_op_kind kind = region->ops[f.product].kind;
     f.data_gradient = kind == TW_OP_CONV2D_BWD_DATA || kind == TW_OP_LINEAR_BWD_DATA ||
                       kind == TW_OP_GROUP_NORM_BWD;

@@ -80,6 +80,7 @@ static tw_status prepare(const tw_own_entry *entries, tw_backend *backend, const
                                .upsampled = -1,
                                .first = -1,
                                .second = -1,
+                               .packed = -1,
                                .second_result = -1,
                                .scale = 1};
     const tw_desc *y = &region->slots[f->result].desc;
