@@ -21,10 +21,12 @@ tw_op_attr Conv() {
 }
 
 // Claims `claimed` operations of the chain, and gives what the reference gives.
-void Same(const std::vector<Op> &list, int claimed, const std::string &what) {
+void Same(const std::vector<Op> &list, int claimed, const std::string &what,
+          bool measures = false) {
     SCOPED_TRACE(what);
     Backend cpu, cuda("own");
     Chain right(list, TW_F64), got(list, TW_F32);
+    if (measures) got.Measure();
     std::string used;
     int first = 0;
     ASSERT_EQ(right.Run(cpu.get()), TW_OK) << cpu.error();
@@ -190,6 +192,74 @@ TEST_F(CudaFused, Concatenations) {
     five.in[1] = five.in[2] = Real({10}, random.Normal({10}));
     five.out = {Out(ten), Out({2, 5}), Out({2, 5})};
     Same({uneven, five}, 1, "a part of 8 bytes");
+}
+
+TEST_F(CudaFused, MeasuredConvolutions) {
+    Random random(326);
+    const Shape x{2, 8, 8, 5}, y{2, 8, 8, 16}, w{16, 3, 3, 5}, c{16};
+    const Arg xs = Real(x, random.Normal(x)), ws = Real(w, random.Normal(w));
+    const Op norm{TW_OP_GROUP_NORM,
+                  Norm4(),
+                  {Previous(), Real(c, random.Normal(c)), Real(c, random.Normal(c))},
+                  {Out(y), Out({2, 4}), Out({2, 4})}};
+    tw_op_attr half = NoAttr();
+    half.axpby = {0.5, 0.5};
+    for (const bool hidden : {false, true}) {
+        const Arg out = hidden ? Hidden(y) : Out(y);
+        const Op conv{TW_OP_CONV2D, Conv(), {xs, ws, Real(c, random.Normal(c))}, {out}};
+        const Op vector{
+            TW_OP_ADD_VEC, NoAttr(), {Previous(), Real({2, 16}, random.Normal({2, 16}))}, {out}};
+        const Op sum{TW_OP_AXPBY, half, {Previous(), Real(y, random.Normal(y))}, {out}};
+        const Op silu{TW_OP_ACT, NoAttr(), {Previous()}, {out}};
+        Op inner = conv, before = vector;
+        inner.out = before.out = {Hidden(y)};
+        Same({conv, norm}, 2, "convolution", true);
+        Same({inner, before, sum, norm}, 4, "and what is added", true);
+        Same({inner, silu, norm}, 3, "and SiLU", true);
+        Same({conv, norm}, 1, "where norms are made again");
+    }
+    Op three = norm; // its groups lie across tiles
+    three.attr.norm.groups = 2;
+    three.in[1] = three.in[2] = Real({192}, random.Normal({192}));
+    const Shape wide{2, 8, 8, 192}, weights{192, 3, 3, 5};
+    three.out = {Out(wide), Out({2, 2}), Out({2, 2})};
+    const Op conv{
+        TW_OP_CONV2D, Conv(), {xs, Real(weights, random.Normal(weights))}, {Hidden(wide)}};
+    Same({conv, three}, 1, "groups that are no part of a tile", true);
+}
+
+TEST_F(CudaFused, PackedAttention) {
+    Random random(327);
+    const Shape all{2, 9, 48}, one{2, 9, 16}, lse{2, 2, 9};
+    tw_op_attr heads = NoAttr();
+    heads.attention.heads = 2;
+    heads.attention.scale = 0.35;
+    // What the forward pass leaves, for the gradient.
+    const Values packed = random.Normal(all);
+    const Op split{
+        TW_OP_SPLIT, NoAttr(), {Real(all, packed)}, {Hidden(one), Hidden(one), Hidden(one)}};
+    Op shown = split;
+    shown.out = {Out(one), Out(one), Out(one)};
+    Backend cpu;
+    Chain parts({shown}, TW_F64);
+    ASSERT_EQ(parts.Run(cpu.get()), TW_OK);
+    const std::vector<Values> q = parts.Outputs(0);
+    const Op plain{TW_OP_ATTENTION,
+                   heads,
+                   {Real(one, q[0]), Real(one, q[1]), Real(one, q[2])},
+                   {Out(one), Out(lse)}};
+    Chain attended({plain}, TW_F64);
+    ASSERT_EQ(attended.Run(cpu.get()), TW_OK);
+    const std::vector<Values> y = attended.Outputs(0);
+    Op attention = plain, gradient{TW_OP_ATTENTION_BWD,
+                                   heads,
+                                   {Real(one, random.Normal(one)), Previous(0), Previous(1),
+                                    Previous(2), Real(one, y[0]), Real(lse, y[1])},
+                                   {Hidden(one), Hidden(one), Hidden(one)}};
+    attention.in = {Previous(0), Previous(1), Previous(2)};
+    const Op joint{TW_OP_CONCAT, NoAttr(), {Previous(0), Previous(1), Previous(2)}, {Out(all)}};
+    Same({split, attention}, 2, "attention");
+    Same({split, gradient, joint}, 3, "its gradient");
 }
 
 TEST_F(CudaFused, GradientsOfNorms) {

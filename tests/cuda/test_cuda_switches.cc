@@ -151,6 +151,27 @@ TEST_F(CudaSwitches, AContextTurnsThemOffForAllItsPlans) {
     EXPECT_EQ(wrong.status(), TW_ERROR_ARGUMENT);
 }
 
+// Attention's projections lie so that they can be one, and have the names of three.
+TEST_F(CudaSwitches, ProjectionsAreStacked) {
+    for (const tw_device device : {TW_DEVICE_CPU, TW_DEVICE_CUDA}) {
+        Context c(device);
+        tw_model *m = MakeModel(c.get(), kAll);
+        int stacks = 0;
+        for (int64_t i = 0; i + 4 < m->weights.count; i++) {
+            const tw_weight *q = &m->weights.items[i], *k = q + 2, *v = q + 4;
+            const std::string name = q->name;
+            if (name.find(".to_q.") == std::string::npos) continue;
+            EXPECT_NE(std::string(k->name).find(".to_k."), std::string::npos) << k->name;
+            EXPECT_EQ(k->offset, q->offset + q->count) << name;
+            EXPECT_EQ(v->offset, k->offset + k->count) << name;
+            EXPECT_EQ(q->offset % 64, 0) << name;
+            stacks++;
+        }
+        EXPECT_EQ(stacks, 8); // of weights and of biases
+        tw_model_free(m);
+    }
+}
+
 TEST_F(CudaSwitches, HaveNames) {
     EXPECT_STREQ(tw_fusion_name(0), "norm-silu");
     EXPECT_STREQ(tw_fusion_name(6), "gradients");

@@ -119,7 +119,7 @@ TEST_F(CudaTraining, TrainsInLowPrecisionAsTheCpuDoes) {
 }
 
 TEST_F(CudaTraining, RecomputationKeepsTheBits) {
-    for (const char *config : {kMlp, kUnet}) {
+    for (const char *config : {kMlp, kUnet, kAttention}) {
         Context c(TW_DEVICE_CUDA);
         const Training none = Train(c.get(), config);
         for (tw_recompute recompute : {TW_RECOMPUTE_NORMS, TW_RECOMPUTE_BLOCKS}) {

@@ -62,21 +62,23 @@ struct Arg {
     Shape shape;
     Values v;
     bool hidden = false; // of an output: nobody but the next operation reads it
+    int output = 0;      // PREVIOUS: which one
 };
 
 inline Arg Real(const Shape &shape, const Values &v) {
-    return {Arg::REAL, TW_F64, shape, v, false};
+    return {Arg::REAL, TW_F64, shape, v, false, 0};
 }
 inline Arg Fixed(tw_dtype dtype, const Shape &shape, const Values &v) {
-    return {Arg::FIXED, dtype, shape, v, false};
+    return {Arg::FIXED, dtype, shape, v, false, 0};
 }
 inline Arg Absent() {
     return {};
 }
-// The first output of the operation before.
-inline Arg Previous() {
+// An output, the first if not said otherwise, of the operation before.
+inline Arg Previous(int output = 0) {
     Arg a;
     a.kind = Arg::PREVIOUS;
+    a.output = output;
     return a;
 }
 // An output, poisoned.
@@ -177,10 +179,12 @@ class Chain {
             r.n_out = (int)op.out.size();
             for (size_t i = 0; i < op.in.size(); i++) r.in[i] = Slot(op.in[i], precision);
             for (size_t i = 0; i < op.out.size(); i++) r.out[i] = Slot(op.out[i], precision);
-            previous_ = r.out[0];
+            previous_ = region_.n_ops - 1;
         }
     }
     const tw_region &region() const { return region_; }
+    // GroupNorm may take its statistics from what is before it.
+    void Measure() { region_.measures = true; }
 
     // Runs everything, the first provider that accepts first. Outputs by operation and position.
     tw_status Run(tw_backend *b, std::string *used = nullptr, int *claimed_first = nullptr) {
@@ -219,7 +223,7 @@ class Chain {
   private:
     int Slot(const Arg &arg, tw_dtype precision) {
         if (arg.kind == Arg::ABSENT) return -1;
-        if (arg.kind == Arg::PREVIOUS) return previous_;
+        if (arg.kind == Arg::PREVIOUS) return region_.ops[previous_].out[arg.output];
         tw_slot &slot = region_.slots[region_.n_slots];
         slot.needed = !arg.hidden;
         slot.desc.dtype = arg.kind == Arg::REAL ? precision : arg.dtype;
@@ -262,7 +266,7 @@ class Chain {
     std::vector<Op> list_;
     tw_region region_;
     std::vector<std::unique_ptr<Buffer>> buffers_;
-    int previous_ = -1;
+    int previous_ = 0; // operation
 };
 
 // Those that compute more than products. What one leaves out, the reference computes.
