@@ -21,6 +21,8 @@ typedef struct tw_own_fused {
     bool silu, data_gradient;
 } tw_own_fused;
 tw_own_fused tw_own_fuse(const tw_region *region);
+/* Operation `product` by itself. */
+tw_own_fused tw_own_alone(const tw_region *region, int product);
 /* Which of its operands is the image that may be upsampled meanwhile, or have two parts; -1: none.
  */
 int tw_own_image(tw_op_kind kind);

@@ -171,18 +171,24 @@ static void take_pooling(const tw_region *region, tw_own_fused *f) {
     take(f, op);
 }
 
+tw_own_fused tw_own_alone(const tw_region *region, int product) {
+    const tw_region_op *op = &region->ops[product];
+    return (tw_own_fused){.claimed = 1,
+                          .product = product,
+                          .result = op->n_out > 0 ? op->out[0] : -1,
+                          .vector = -1,
+                          .residual = -1,
+                          .upsampled = -1,
+                          .first = -1,
+                          .second = -1,
+                          .packed = -1,
+                          .second_result = -1,
+                          .scale = 1};
+}
+
 tw_own_fused tw_own_fuse(const tw_region *region) {
     const tw_region_op *op = &region->ops[0];
-    tw_own_fused f = {.claimed = 1,
-                      .result = op->n_out > 0 ? op->out[0] : -1,
-                      .vector = -1,
-                      .residual = -1,
-                      .upsampled = -1,
-                      .first = -1,
-                      .second = -1,
-                      .packed = -1,
-                      .second_result = -1,
-                      .scale = 1};
+    tw_own_fused f = tw_own_alone(region, 0);
     if (op->kind == TW_OP_UPSAMPLE_NEAREST) take_upsampling(region, &f);
     if (op->kind == TW_OP_CONCAT) take_concat(region, &f);
     if (op->kind == TW_OP_SPLIT) take_qkv(region, &f);

@@ -72,17 +72,7 @@ static size_t padded(size_t bytes) {
 static tw_status prepare(const tw_own_entry *entries, tw_backend *backend, const tw_region *region,
                          const tw_own_fused *f, measured *m, tw_kernel *kernel) {
     const tw_region_op *op = &region->ops[f->claimed];
-    const tw_own_fused norm = {.claimed = 1,
-                               .product = f->claimed,
-                               .result = op->out[0],
-                               .vector = -1,
-                               .residual = -1,
-                               .upsampled = -1,
-                               .first = -1,
-                               .second = -1,
-                               .packed = -1,
-                               .second_result = -1,
-                               .scale = 1};
+    const tw_own_fused norm = tw_own_alone(region, f->claimed);
     const tw_desc *y = &region->slots[f->result].desc;
     m->y = f->result;
     m->hidden = !region->slots[f->result].needed;
