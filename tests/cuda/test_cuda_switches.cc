@@ -3,7 +3,9 @@
 #include "networks.h"
 
 extern "C" {
+#include "core/halfs.h"
 #include "graph/internal.h"
+#include "models/rounded.h"
 }
 
 namespace {
@@ -24,20 +26,24 @@ struct Numbers {
 
 class Network {
   public:
-    Network(tw_model *m, unsigned off) : m_(m) {
+    Network(tw_model *m, unsigned off, tw_dtype precision) : m_(m), precision_(precision) {
         tw_plan_options o = TW_PLAN_OPTIONS_INIT;
+        o.precision = precision;
         o.no_fusion = off;
         Check(tw_plan_create(m->ctx, &o, &plan_));
         const int64_t shape[] = {2, 8, 8, 1};
-        in_ = {.x = tw_plan_input(plan_, "x", TW_F32, 4, shape),
+        in_ = {.x = tw_plan_input(plan_, "x", precision, 4, shape),
                .t = tw_plan_input(plan_, "t", TW_F32, 1, shape),
                .labels = tw_plan_input(plan_, "labels", TW_I32, 1, shape),
                .rng = TW_NONE};
         target_ = tw_plan_input(plan_, "target", TW_F32, 4, shape);
         Check(tw_model_build(m, plan_, &in_, &network_));
+        Check(tw_rounded_make(m, precision, m->storage, &rounded_));
+        Check(tw_rounded_refresh(&rounded_));
     }
     ~Network() {
         tw_plan_free(plan_);
+        tw_rounded_free(m_->ctx, &rounded_);
         tw_free(m_->ctx, network_.parameters);
         m_->ctx->backend->release(m_->ctx->backend, gradients_);
     }
@@ -45,10 +51,11 @@ class Network {
     Network &operator=(const Network &) = delete;
 
     Floats Forward() {
-        tw_plan_keep(plan_, network_.out);
+        const tw_value out = tw_plan_convert(plan_, network_.out, TW_F32);
+        tw_plan_keep(plan_, out);
         Run();
         Floats y(128);
-        Check(tw_plan_read(plan_, network_.out, y.data(), y.size() * sizeof(float)));
+        Check(tw_plan_read(plan_, out, y.data(), y.size() * sizeof(float)));
         return y;
     }
     Floats Gradients() {
@@ -71,7 +78,7 @@ class Network {
   private:
     void Check(tw_status s) const { EXPECT_EQ(s, TW_OK) << tw_context_error(m_->ctx); }
     void Run() {
-        Check(tw_model_bind(m_, plan_, &network_, m_->storage, nullptr, gradients_));
+        Check(tw_model_bind(m_, plan_, &network_, m_->storage, rounded_.weights, gradients_));
         Check(tw_plan_compile(plan_));
         Write(in_.x, 0.7f);
         Write(target_, 1.3f);
@@ -84,9 +91,17 @@ class Network {
     void Write(tw_value v, float step) {
         Floats x(128);
         for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(step * (float)i);
-        Check(tw_plan_write(plan_, v, x.data(), x.size() * sizeof(float)));
+        if (tw_plan_desc(plan_, v)->dtype == TW_F32) {
+            Check(tw_plan_write(plan_, v, x.data(), x.size() * sizeof(float)));
+            return;
+        }
+        std::vector<uint16_t> half;
+        for (float f : x) half.push_back(tw_f32_to_bf16(f));
+        Check(tw_plan_write(plan_, v, half.data(), half.size() * sizeof(uint16_t)));
     }
     tw_model *m_;
+    tw_dtype precision_;
+    tw_rounded rounded_ = {};
     tw_plan *plan_ = nullptr;
     tw_network_inputs in_ = {};
     tw_network network_ = {};
@@ -94,15 +109,25 @@ class Network {
     void *gradients_ = nullptr;
 };
 
-Numbers Calculate(tw_model *m, unsigned off) {
+Numbers Calculate(tw_model *m, unsigned off, tw_dtype precision = TW_F32) {
     Numbers r;
-    Network forward(m, off), training(m, off);
+    Network forward(m, off, precision), training(m, off, precision);
     r.out = forward.Forward();
     r.gradients = training.Gradients();
     r.forward = forward.Stats().launches;
     r.training = training.Stats().launches;
     r.arena = training.Stats().arena_bytes;
     return r;
+}
+
+// Of the whole: single elements of 16 bits may be off by many times the rms of all.
+double Relative(const Floats &got, const Floats &want) {
+    double error = 0, sum = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        error += std::pow((double)got[i] - (double)want[i], 2);
+        sum += std::pow((double)want[i], 2);
+    }
+    return std::sqrt(error / sum);
 }
 
 class CudaSwitches : public Cuda {};
@@ -121,16 +146,22 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
     Context cuda(TW_DEVICE_CUDA);
     ASSERT_EQ(cuda.status(), TW_OK);
     tw_model *m = MakeModel(cuda.get(), kAll);
-    const Numbers on = Calculate(m, 0);
-    for (const auto &row : table) {
-        SCOPED_TRACE(row.fusion);
-        const Numbers off = Calculate(m, row.fusion);
-        EXPECT_LT(Distance(off.out, on.out), 1e-5);
-        EXPECT_LT(Distance(off.gradients, on.gradients), 2e-5);
-        EXPECT_EQ(off.forward > on.forward, row.forward) << off.forward << " " << on.forward;
-        EXPECT_EQ(off.training > on.training, row.training) << off.training << " " << on.training;
-        if (row.memory) {
-            EXPECT_GT(off.arena, on.arena);
+    for (const tw_dtype precision : {TW_F32, TW_BF16}) {
+        const Numbers on = Calculate(m, 0, precision);
+        const double bound = precision == TW_F32 ? 4e-6 : 6e-2;
+        for (const auto &row : table) {
+            SCOPED_TRACE(std::to_string(row.fusion) + " " + tw_dtype_name(precision));
+            const Numbers off = Calculate(m, row.fusion, precision);
+            const double out = Relative(off.out, on.out),
+                         gradients = Relative(off.gradients, on.gradients);
+            EXPECT_LT(out, bound);
+            EXPECT_LT(gradients, bound);
+            EXPECT_EQ(off.forward > on.forward, row.forward) << off.forward << " " << on.forward;
+            EXPECT_EQ(off.training > on.training, row.training)
+                << off.training << " " << on.training;
+            if (row.memory && precision == TW_F32) {
+                EXPECT_GT(off.arena, on.arena);
+            }
         }
     }
     tw_model_free(m);
