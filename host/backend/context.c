@@ -11,6 +11,10 @@
 static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
     const int threads = o->threads ? o->threads : tw_threads_available();
     const char *provider = o->provider ? o->provider : "auto";
+    const bool of_gpu = o->stream || o->device_allocator;
+    if (of_gpu && o->device == TW_DEVICE_CPU)
+        return tw_fail(ctx, TW_ERROR_ARGUMENT,
+                       "device cpu: a stream and a device allocator are a GPU's");
     if (o->device == TW_DEVICE_CUDA) {
         const tw_status s = tw_backend_cuda_create(ctx, threads, provider, &ctx->backend);
         if (s == TW_OK) return s;
@@ -21,6 +25,7 @@ static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
         if (tw_backend_cuda_create(ctx, threads, provider, &ctx->backend) == TW_OK) return TW_OK;
         if (tw_backend_is_of_cuda(provider))
             return tw_fail(ctx, TW_ERROR_DEVICE, "provider %s: %s; use auto", provider, ctx->error);
+        if (of_gpu) return tw_fail_prefix(ctx, TW_ERROR_DEVICE, "a GPU's stream or allocator");
         tw_log(ctx, TW_LOG_INFO, "running on the CPU: %s", ctx->error);
     }
     return tw_backend_cpu_create(ctx, threads, provider, &ctx->backend);
@@ -52,6 +57,9 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
     const tw_allocator *a = o.allocator ? o.allocator : &tw_libc_allocator;
     if (!a->allocate || !a->release)
         return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the allocator lacks a function");
+    const tw_device_allocator *d = o.device_allocator;
+    if (d && (!d->allocate || !d->release))
+        return tw_fail(NULL, TW_ERROR_ARGUMENT, "context: the device allocator lacks a function");
     tw_context *ctx = a->allocate(a->user, sizeof *ctx, 64);
     if (!ctx) return tw_fail(NULL, TW_ERROR_MEMORY, "context: out of memory");
     memset(ctx, 0, sizeof *ctx);
@@ -61,6 +69,8 @@ tw_status tw_context_create(const tw_context_options *options, tw_context **out)
     ctx->log_level = o.log_level;
     ctx->poison = o.poison != 0;
     ctx->no_fusion = o.no_fusion;
+    ctx->stream = o.stream;
+    if (o.device_allocator) ctx->device_allocator = *o.device_allocator;
     const tw_status s = make_backend(ctx, &o);
     if (s != TW_OK) {
         tw_fail(NULL, s, "context: %s", ctx->error);
@@ -86,6 +96,10 @@ tw_device tw_context_device(const tw_context *ctx) {
 
 int tw_context_threads(const tw_context *ctx) {
     return ctx ? ctx->backend->threads : 0;
+}
+
+void *tw_context_stream(const tw_context *ctx) {
+    return ctx ? ctx->backend->stream : NULL;
 }
 
 const char *tw_context_provider(const tw_context *ctx, int index) {

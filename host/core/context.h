@@ -21,6 +21,8 @@ struct tw_context {
     struct tw_backend *backend;
     bool poison;
     unsigned no_fusion;
+    void *stream;                         /* the caller's, or null */
+    tw_device_allocator device_allocator; /* without functions: none was given */
     char device_name[96];
     char error[TW_ERROR_TEXT];
 };

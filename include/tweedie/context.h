@@ -52,6 +52,16 @@ typedef enum tw_fusion {
 /* The word for bit `index`; null past the last. */
 TW_API const char *tw_fusion_name(int index);
 
+/* A GPU's memory. `allocate` returns memory of the device aligned to 256 bytes, or null; `release`
+ * gets what `allocate` returned. Both in the order of `stream` (a cudaStream_t, the context's):
+ * work that was queued before may still use what is released, work queued later uses what is
+ * allocated. Called by the thread that uses the context, never while a plan runs. */
+typedef struct tw_device_allocator {
+    void *(*allocate)(void *user, size_t bytes, void *stream);
+    void (*release)(void *user, void *memory, void *stream);
+    void *user;
+} tw_device_allocator;
+
 typedef struct tw_context_options {
     size_t size;      /* sizeof(tw_context_options), set by the initialiser */
     tw_device device; /* AUTO: CUDA if there is one, else CPU */
@@ -67,10 +77,17 @@ typedef struct tw_context_options {
                     * GPU "auto" asks region by region the one that should be quicker */
     int poison;    /* nonzero: fill dead plan memory with NaN, to find lifetime mistakes */
     unsigned no_fusion; /* of tw_fusion: what is not done. Numbers change by rounding only */
+    /* A cudaStream_t of the first GPU that everything is queued on, neither a default stream nor
+     * one that is capturing; it must outlive the context, and nobody else may queue on it during a
+     * call. Null: one of the context's own. */
+    void *stream;
+    /* Copied. Null: a pool of the context's own (cudaMallocAsync), which keeps what plans give back
+     * for those that follow, until the context goes. */
+    const tw_device_allocator *device_allocator;
 } tw_context_options;
 
 #define TW_CONTEXT_OPTIONS_INIT                                                                    \
-    { sizeof(tw_context_options), TW_DEVICE_AUTO, 0, 0, 0, TW_LOG_WARNING, 0, 0, 0, 0 }
+    { sizeof(tw_context_options), TW_DEVICE_AUTO, 0, 0, 0, TW_LOG_WARNING, 0, 0, 0, 0, 0, 0 }
 
 /* Makes a context. `options` may be null for the defaults. On failure *out is null and
  * tw_context_error(NULL) has the text. */
@@ -87,6 +104,9 @@ TW_API const char *tw_context_error(const tw_context *ctx);
 TW_API const char *tw_context_device_name(const tw_context *ctx);
 TW_API tw_device tw_context_device(const tw_context *ctx);
 TW_API int tw_context_threads(const tw_context *ctx);
+/* The cudaStream_t that everything is queued on; null on the CPU. What else a program does with
+ * buffers that it shares with us has to be ordered with it. */
+TW_API void *tw_context_stream(const tw_context *ctx);
 
 /* Name of the provider with this index in order of preference; null past the last. */
 TW_API const char *tw_context_provider(const tw_context *ctx, int index);

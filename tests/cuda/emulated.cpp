@@ -33,6 +33,9 @@ struct CUevent_st {
     double cost = 0;    // of these
     bool timer = false;
 };
+struct CUmemPoolHandle_st {
+    size_t used = 0, kept = 0; // bytes; kept: of what was used at some time
+};
 struct CUgraphExec_st {
     std::vector<Call> calls;
     double cost = 0;
@@ -45,7 +48,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 emulated::Counts n_of;
 int64_t n_held, at = INT64_MAX, seen;
-bool dry, did_fail, captures_break, stream_breaks;
+bool dry, did_fail, captures_break, stream_breaks, pools_keep;
 int devices = 1, major = 9, minor = 0;
 std::string wrong; // reported
 std::string device_name = "Emulated GPU";
@@ -150,7 +153,42 @@ tw_cuda_result memory_info(size_t *available, size_t *total) {
     return TW_CUDA_OK;
 }
 
-tw_cuda_result allocate(tw_cuda_stream s, size_t bytes, void **out) {
+template <typename T> tw_cuda_result make(T **out) {
+    Lock lock(everything);
+    *out = nullptr;
+    if (!enough()) return fail(TW_CUDA_NO_MEMORY, "out of memory");
+    *out = new T();
+    n_held++;
+    return TW_CUDA_OK;
+}
+template <typename T> tw_cuda_result drop(T *what) {
+    Lock lock(everything);
+    n_held--;
+    delete what;
+    return TW_CUDA_OK;
+}
+
+std::map<void *, size_t> sizes; // of device memory, for the pools' books
+tw_cuda_result pool_create(int, tw_cuda_pool *out) {
+    return make(out);
+}
+tw_cuda_result pool_destroy(tw_cuda_pool pool) {
+    Lock lock(everything);
+    if (pool->used) blame("a pool is destroyed while its memory is used");
+    return drop(pool);
+}
+tw_cuda_result pool_unused(tw_cuda_pool pool, size_t *bytes) {
+    Lock lock(everything);
+    *bytes = pools_keep ? pool->kept - pool->used : 0;
+    return TW_CUDA_OK;
+}
+tw_cuda_result pool_trim(tw_cuda_pool pool) {
+    Lock lock(everything);
+    n_of.trims++;
+    pool->kept = pool->used;
+    return TW_CUDA_OK;
+}
+tw_cuda_result allocate(tw_cuda_pool pool, tw_cuda_stream s, size_t bytes, void **out) {
     Lock lock(everything);
     *out = nullptr;
     if (used < 0) return fail(TW_CUDA_FAILED, "no device is used by this thread");
@@ -158,9 +196,13 @@ tw_cuda_result allocate(tw_cuda_stream s, size_t bytes, void **out) {
     n_of.device++;
     if (!enough() || !(*out = memory::take(bytes))) return fail(TW_CUDA_NO_MEMORY, "out of memory");
     n_held++;
+    sizes[*out] = bytes;
+    if (!pool) return TW_CUDA_OK;
+    pool->used += bytes;
+    if (pool->kept < pool->used) pool->kept = pool->used;
     return TW_CUDA_OK;
 }
-tw_cuda_result release(tw_cuda_stream s, void *address) {
+tw_cuda_result release(tw_cuda_pool pool, tw_cuda_stream s, void *address) {
     Lock lock(everything);
     if (refused(s)) return TW_CUDA_FAILED;
     if (!memory::leave(address)) {
@@ -168,6 +210,7 @@ tw_cuda_result release(tw_cuda_stream s, void *address) {
         return fail(TW_CUDA_FAILED, "invalid argument");
     }
     n_held--;
+    if (pool) pool->used -= sizes[address];
     const auto back = [address] {
         if (memory::give(address)) return true;
         blame("a guard zone of device memory was written to");
@@ -239,21 +282,6 @@ tw_cuda_result fill(tw_cuda_stream s, void *dst, int byte, size_t bytes) {
         memset(dst, byte, bytes);
         return true;
     });
-}
-
-template <typename T> tw_cuda_result make(T **out) {
-    Lock lock(everything);
-    *out = nullptr;
-    if (!enough()) return fail(TW_CUDA_NO_MEMORY, "out of memory");
-    *out = new T();
-    n_held++;
-    return TW_CUDA_OK;
-}
-template <typename T> tw_cuda_result drop(T *what) {
-    Lock lock(everything);
-    n_held--;
-    delete what;
-    return TW_CUDA_OK;
 }
 
 tw_cuda_result stream_create(tw_cuda_stream *out) {
@@ -366,6 +394,10 @@ tw_cuda_runtime table = {
     device_properties,
     use,
     memory_info,
+    pool_create,
+    pool_destroy,
+    pool_unused,
+    pool_trim,
     allocate,
     release,
     pinned_allocate,
@@ -449,6 +481,9 @@ void set_devices(int count) {
 void set_capability(int a, int b) {
     major = a;
     minor = b;
+}
+void keep_in_pools(bool on) {
+    pools_keep = on;
 }
 void break_captures(bool on) {
     captures_break = on;

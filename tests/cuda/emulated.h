@@ -22,6 +22,7 @@ struct Counts {
     int64_t graphs;         // launched
     int64_t captures;       // ended
     int64_t copies;         // queued or recorded
+    int64_t trims;          // of pools
 };
 Counts counts();
 
@@ -44,6 +45,8 @@ void set_capability(int major, int minor);
 void set_name(const char *name);
 // Milliseconds that a launch of a kernel, and a library's call, is said to take.
 void set_costs(double kernel, double library);
+// Pools say what they keep, which is what a want of memory is mended with.
+void keep_in_pools(bool on);
 // The next wait for a stream fails, and everything after it: as when a kernel went wrong.
 void break_stream();
 

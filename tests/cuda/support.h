@@ -21,6 +21,7 @@ class Cuda : public ::testing::Test {
         emulated::set_costs(1, 1);
 #endif
         emulated::break_captures(false);
+        emulated::keep_in_pools(false);
         EXPECT_EQ(emulated::report(), "");
         EXPECT_EQ(emulated::held(), 0);
         EXPECT_EQ(emulated::device_bytes(), 0u);

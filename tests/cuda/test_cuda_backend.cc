@@ -167,6 +167,27 @@ TEST_F(CudaDevice, WantOfMemoryIsAStatus) {
               std::string::npos);
 }
 
+TEST_F(CudaDevice, WantOfMemoryTakesWhatThePoolKeeps) {
+    Context c(TW_DEVICE_CUDA);
+    tw_backend *b = c.get()->backend;
+    emulated::keep_in_pools(true);
+    void *there = nullptr, *second = nullptr;
+    size_t total = 0, before = 0, after = 0;
+    ASSERT_EQ(b->allocate(b, 4096, &there), TW_OK);
+    const emulated::Counts counts = emulated::counts();
+    emulated::fail_at(0);
+    EXPECT_EQ(b->allocate(b, 8, &second), TW_ERROR_MEMORY) << "it keeps nothing";
+    EXPECT_EQ(emulated::counts().trims, counts.trims);
+    ASSERT_EQ(b->memory(b, &total, &before), TW_OK);
+    b->release(b, there);
+    ASSERT_EQ(b->memory(b, &total, &after), TW_OK);
+    EXPECT_GE(after, before + 4096) << "what is kept is there to be used";
+    emulated::fail_at(0);
+    EXPECT_EQ(b->allocate(b, 8192, &second), TW_OK) << tw_context_error(c.get());
+    EXPECT_EQ(emulated::counts().trims, counts.trims + 1);
+    b->release(b, second);
+}
+
 TEST_F(CudaDevice, SaysHowMuchMemoryItHas) {
     Context c(TW_DEVICE_CUDA), cpu(TW_DEVICE_CPU);
     tw_backend *b = c.get()->backend;
@@ -206,6 +227,93 @@ TEST_F(CudaDevice, HasAStreamOfItsOwn) {
     EXPECT_NE(a.get()->backend->stream, b.get()->backend->stream);
     Context cpu(TW_DEVICE_CPU);
     EXPECT_EQ(cpu.get()->backend->stream, nullptr);
+    EXPECT_EQ(tw_context_stream(a.get()), a.get()->backend->stream);
+    EXPECT_EQ(tw_context_stream(cpu.get()), nullptr);
+}
+
+// A stream and memory of the caller's, beside a context of its own.
+class Caller {
+  public:
+    Caller() {
+        EXPECT_EQ(rt->use(0), TW_CUDA_OK);
+        EXPECT_EQ(rt->stream_create(&stream), TW_CUDA_OK);
+        allocator = {Allocate, Release, this};
+        options.stream = stream;
+        options.device_allocator = &allocator;
+    }
+    ~Caller() {
+        EXPECT_EQ(lent, 0);
+        rt->stream_destroy(stream);
+    }
+    const tw_cuda_runtime *rt = tw_cuda_runtime_get();
+    tw_cuda_stream stream = nullptr;
+    tw_device_allocator allocator;
+    tw_context_options options = TW_CONTEXT_OPTIONS_INIT;
+    int64_t lent = 0, calls = 0, fail_at = -1;
+    bool crooked = false;
+
+  private:
+    static void *Allocate(void *user, size_t bytes, void *stream) {
+        Caller *c = static_cast<Caller *>(user);
+        void *out = nullptr;
+        EXPECT_EQ(stream, c->stream);
+        if (c->calls++ == c->fail_at) return nullptr;
+        EXPECT_EQ(c->rt->allocate(nullptr, c->stream, bytes + 512, &out), TW_CUDA_OK);
+        c->lent++;
+        return static_cast<char *>(out) + (c->crooked ? 16 : 256);
+    }
+    static void Release(void *user, void *memory, void *stream) {
+        Caller *c = static_cast<Caller *>(user);
+        EXPECT_EQ(stream, c->stream);
+        c->lent--;
+        EXPECT_EQ(c->rt->release(nullptr, c->stream,
+                                 static_cast<char *>(memory) - (c->crooked ? 16 : 256)),
+                  TW_CUDA_OK);
+    }
+};
+
+TEST_F(CudaDevice, WorksOnTheCallersStreamInTheCallersMemory) {
+    Caller caller;
+    {
+        Context c(TW_DEVICE_AUTO, &caller.options);
+        ASSERT_EQ(c.status(), TW_OK) << tw_context_error(nullptr);
+        EXPECT_EQ(tw_context_stream(c.get()), caller.stream);
+        const emulated::Counts before = emulated::counts();
+        const std::vector<char> from(3000, 7);
+        EXPECT_EQ(RoundTrip(c.get()->backend, from), from);
+        EXPECT_EQ(emulated::counts().device - before.device, 2) << "the caller's";
+        EXPECT_EQ(caller.calls, 2);
+        void *there = nullptr;
+        caller.fail_at = caller.calls;
+        EXPECT_EQ(c.get()->backend->allocate(c.get()->backend, 8, &there), TW_ERROR_MEMORY);
+        EXPECT_STREQ(tw_context_error(c.get()),
+                     "out of device memory: the caller's allocator has not 8 bytes");
+        caller.crooked = true;
+        EXPECT_EQ(c.get()->backend->allocate(c.get()->backend, 8, &there), TW_ERROR_ARGUMENT);
+        EXPECT_EQ(there, nullptr);
+    }
+    EXPECT_EQ(caller.rt->stream_synchronize(caller.stream), TW_CUDA_OK) << "still the caller's";
+}
+
+TEST_F(CudaDevice, ACallersStreamIsOfAGpuAndNoDefaultStream) {
+    Caller caller;
+    Context cpu(TW_DEVICE_CPU, &caller.options);
+    EXPECT_EQ(cpu.status(), TW_ERROR_ARGUMENT);
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    for (uintptr_t stream : {1, 2}) {
+        o.stream = reinterpret_cast<void *>(stream);
+        Context c(TW_DEVICE_CUDA, &o);
+        EXPECT_EQ(c.status(), TW_ERROR_ARGUMENT);
+        EXPECT_NE(std::string(tw_context_error(nullptr)).find("default stream"), std::string::npos);
+    }
+    tw_device_allocator half = {caller.allocator.allocate, nullptr, nullptr};
+    o.stream = nullptr;
+    o.device_allocator = &half;
+    Context c(TW_DEVICE_CUDA, &o);
+    EXPECT_EQ(c.status(), TW_ERROR_ARGUMENT);
+    emulated::set_devices(0);
+    Context none(TW_DEVICE_AUTO, &caller.options);
+    EXPECT_EQ(none.status(), TW_ERROR_DEVICE) << "not the CPU in its place";
 }
 
 TEST_F(CudaDevice, ContextsOfSeveralThreadsAreIndependent) {

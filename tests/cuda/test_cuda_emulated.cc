@@ -18,14 +18,14 @@ class Emulated : public Cuda {
     void SetUp() override {
         ASSERT_EQ(rt->use(0), TW_CUDA_OK);
         ASSERT_EQ(rt->stream_create(&s), TW_CUDA_OK);
-        ASSERT_EQ(rt->allocate(s, 16, &device), TW_CUDA_OK);
+        ASSERT_EQ(rt->allocate(nullptr, s, 16, &device), TW_CUDA_OK);
         void *p = nullptr;
         ASSERT_EQ(rt->pinned_allocate(16, &p), TW_CUDA_OK);
         host = static_cast<char *>(p);
         std::memset(host, 1, 16);
     }
     void TearDown() override {
-        rt->release(s, device);
+        rt->release(nullptr, s, device);
         rt->stream_destroy(s);
         rt->pinned_release(host);
         Cuda::TearDown();
@@ -101,8 +101,8 @@ TEST_F(Emulated, ACaptureIsSpoiltByWhatAllocatesOrWaits) {
     tw_cuda_event e = nullptr;
     ASSERT_EQ(rt->event_create(&e), TW_CUDA_OK);
     const std::function<tw_cuda_result()> spoilers[] = {
-        [&] { return rt->allocate(s, 8, &p); },
-        [&] { return rt->release(s, device); },
+        [&] { return rt->allocate(nullptr, s, 8, &p); },
+        [&] { return rt->release(nullptr, s, device); },
         [&] { return rt->stream_synchronize(s); },
         [&] { return rt->event_record(e, s); },
         [&] { return rt->copy(s, device, host, 8, TW_CUDA_IN); },
@@ -129,7 +129,7 @@ TEST_F(Emulated, AddressesAreChecked) {
     char plain[16];
     EXPECT_EQ(rt->copy(s, device, plain, 16, TW_CUDA_IN), TW_CUDA_FAILED);
     EXPECT_NE(emulated::report(), "") << "not pinned";
-    EXPECT_EQ(rt->release(s, d + 1), TW_CUDA_FAILED);
+    EXPECT_EQ(rt->release(nullptr, s, d + 1), TW_CUDA_FAILED);
     EXPECT_NE(emulated::report(), "");
 }
 
@@ -154,12 +154,12 @@ TEST_F(Emulated, AKernelBeyondItsMemoryIsSeen) {
     ASSERT_EQ(twk_constant(TWK_F32, 5, 1.0f, static_cast<float *>(device), s), TWK_OK);
     ASSERT_EQ(rt->stream_synchronize(s), TW_CUDA_OK);
     EXPECT_NE(emulated::report().find("guard zone"), std::string::npos);
-    ASSERT_EQ(rt->release(s, device), TW_CUDA_OK);
+    ASSERT_EQ(rt->release(nullptr, s, device), TW_CUDA_OK);
     EXPECT_EQ(rt->stream_synchronize(s), TW_CUDA_FAILED);
     EXPECT_NE(emulated::report().find("guard zone"), std::string::npos);
     rt->stream_destroy(s);
     ASSERT_EQ(rt->stream_create(&s), TW_CUDA_OK);
-    ASSERT_EQ(rt->allocate(s, 16, &device), TW_CUDA_OK);
+    ASSERT_EQ(rt->allocate(nullptr, s, 16, &device), TW_CUDA_OK);
 }
 
 // The host's processor cannot look into the device's memory.

@@ -2,6 +2,7 @@
 #include "backend/cuda/cuda.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,14 +26,52 @@ static tw_status cuda_use(tw_backend *b) {
     return tw_cuda_check(b, tw_cuda_of(b)->rt->use(tw_cuda_of(b)->device), "choosing the device");
 }
 
+/* Memory that the caller gives. */
+static tw_status borrow(tw_backend *b, size_t bytes, void **out) {
+    const tw_device_allocator *a = &b->ctx->device_allocator;
+    void *address = a->allocate(a->user, bytes, b->stream);
+    if (!address)
+        return tw_fail(b->ctx, TW_ERROR_MEMORY,
+                       "out of device memory: the caller's allocator has not %zu bytes", bytes);
+    if ((uintptr_t)address % 256) {
+        a->release(a->user, address, b->stream);
+        return tw_fail(b->ctx, TW_ERROR_ARGUMENT,
+                       "device memory: the caller's allocator gave an address that is no multiple "
+                       "of 256 bytes");
+    }
+    *out = address;
+    return TW_OK;
+}
+
+/* Bytes that the driver has, or the pool without using them. */
+static tw_cuda_result memory_left(tw_cuda_backend *c, size_t *total, size_t *available) {
+    size_t kept = 0;
+    tw_cuda_result r = c->rt->memory_info(available, total);
+    if (r == TW_CUDA_OK && c->pool) r = c->rt->pool_unused(c->pool, &kept);
+    *available += kept;
+    return r;
+}
+
+/* What the pool keeps in pieces may serve as a whole. */
+static tw_cuda_result allocate_or_trim(tw_cuda_backend *c, size_t bytes, void **out) {
+    const tw_cuda_result r = c->rt->allocate(c->pool, c->stream, bytes, out);
+    size_t kept = 0;
+    if (r != TW_CUDA_NO_MEMORY || !c->pool || c->rt->stream_synchronize(c->stream) != TW_CUDA_OK ||
+        c->rt->pool_unused(c->pool, &kept) != TW_CUDA_OK || !kept ||
+        c->rt->pool_trim(c->pool) != TW_CUDA_OK)
+        return r;
+    return c->rt->allocate(c->pool, c->stream, bytes, out);
+}
+
 static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
     tw_cuda_backend *c = tw_cuda_of(b);
     *out = NULL;
     if (!bytes) return TW_OK;
     TW_TRY(cuda_use(b));
-    const tw_cuda_result r = c->rt->allocate(c->stream, bytes, out);
+    if (b->ctx->device_allocator.allocate) return borrow(b, bytes, out);
+    const tw_cuda_result r = allocate_or_trim(c, bytes, out);
     size_t available = 0, total = 0;
-    if (r != TW_CUDA_NO_MEMORY || c->rt->memory_info(&available, &total) != TW_CUDA_OK)
+    if (r != TW_CUDA_NO_MEMORY || memory_left(c, &total, &available) != TW_CUDA_OK)
         return tw_cuda_check(b, r, "device memory");
     return tw_fail(b->ctx, TW_ERROR_MEMORY,
                    "out of device memory: %zu bytes were asked for, %zu of %zu are free", bytes,
@@ -41,12 +80,18 @@ static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
 
 static tw_status cuda_memory(tw_backend *b, size_t *total, size_t *available) {
     TW_TRY(cuda_use(b));
-    return tw_cuda_check(b, tw_cuda_of(b)->rt->memory_info(available, total), "device memory");
+    return tw_cuda_check(b, memory_left(tw_cuda_of(b), total, available), "device memory");
 }
 
 /* A failure here is an earlier one's; the next call that can say so does. */
 static void cuda_release(tw_backend *b, void *address) {
-    if (address && cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->release(tw_cuda_of(b)->stream, address);
+    const tw_cuda_backend *c = tw_cuda_of(b);
+    const tw_device_allocator *a = &b->ctx->device_allocator;
+    if (!address || cuda_use(b) != TW_OK) return;
+    if (a->release)
+        a->release(a->user, address, b->stream);
+    else
+        c->rt->release(c->pool, c->stream, address);
 }
 
 static tw_status cuda_upload(tw_backend *b, void *dst, const void *src, size_t bytes) {
@@ -134,7 +179,8 @@ static void cuda_destroy(tw_backend *b) {
         tw_cuda_staging_free(&c->staging, c->rt);
         tw_vendor_destroy(c->vendor);
         c->vendor = NULL;
-        c->rt->stream_destroy(c->stream);
+        if (c->pool) c->rt->pool_destroy(c->pool);
+        if (!b->ctx->stream) c->rt->stream_destroy(c->stream);
     }
     tw_vendor_destroy(c->vendor);
     tw_cuda_tuning_free(c);
@@ -174,8 +220,22 @@ static tw_status find_device(tw_cuda_backend *c) {
                        p->minor, LEAST_CAPABILITY / 10, LEAST_CAPABILITY % 10);
     snprintf(b->description, sizeof b->description, "%s (%.0f GB, %s)", p->name,
              (double)p->memory / 1e9, c->rt->version());
+    return TW_OK;
+}
+
+/* Its stream and its pool, or the caller's. */
+static tw_status open_device(tw_cuda_backend *c) {
+    tw_backend *b = &c->base;
+    /* cudaStreamLegacy and cudaStreamPerThread */
+    if ((uintptr_t)b->ctx->stream == 1 || (uintptr_t)b->ctx->stream == 2)
+        return tw_fail(b->ctx, TW_ERROR_ARGUMENT,
+                       "stream: a default stream; expected one that was created");
     TW_TRY(cuda_use(b));
-    return tw_cuda_check(b, c->rt->stream_create(&c->stream), "a stream");
+    c->stream = b->ctx->stream;
+    if (!c->stream) TW_TRY(tw_cuda_check(b, c->rt->stream_create(&c->stream), "a stream"));
+    b->stream = c->stream;
+    if (b->ctx->device_allocator.allocate) return TW_OK;
+    return tw_cuda_check(b, c->rt->pool_create(c->device, &c->pool), "a pool of memory");
 }
 
 tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provider,
@@ -211,11 +271,11 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .destroy = cuda_destroy};
     tw_status s = choose_providers(c, provider);
     if (s == TW_OK) s = find_device(c);
+    if (s == TW_OK) s = open_device(c);
     if (s != TW_OK) {
         cuda_destroy(&c->base);
         return s;
     }
-    c->base.stream = c->stream;
     *out = &c->base;
     return TW_OK;
 }

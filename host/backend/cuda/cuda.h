@@ -11,7 +11,8 @@ typedef struct tw_cuda_backend {
     tw_backend base; /* its `stream` is the one below */
     const tw_cuda_runtime *rt;
     int device;
-    tw_cuda_stream stream;
+    tw_cuda_stream stream; /* the caller's where the context has one */
+    tw_cuda_pool pool;     /* null: the caller's allocator, or a device without pools */
     tw_cuda_properties properties;
     tw_cuda_staging staging;
     bool metered; /* whether it was tried to open the next */

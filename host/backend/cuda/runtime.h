@@ -9,10 +9,11 @@
 
 #include <stddef.h>
 
-/* As in CUDA's headers: cudaStream_t, cudaEvent_t, cudaGraphExec_t. */
+/* As in CUDA's headers: cudaStream_t, cudaEvent_t, cudaGraphExec_t, cudaMemPool_t. */
 typedef struct CUstream_st *tw_cuda_stream;
 typedef struct CUevent_st *tw_cuda_event;
 typedef struct CUgraphExec_st *tw_cuda_graph;
+typedef struct CUmemPoolHandle_st *tw_cuda_pool;
 
 typedef enum tw_cuda_result {
     TW_CUDA_OK = 0,
@@ -42,10 +43,17 @@ typedef struct tw_cuda_runtime {
     tw_cuda_result (*use)(int device);
     tw_cuda_result (*memory_info)(size_t *available, size_t *total);
 
+    /* A pool of device memory, which keeps what is released. Null where the device has none: memory
+     * then comes from the driver, and goes back. */
+    tw_cuda_result (*pool_create)(int device, tw_cuda_pool *out);
+    tw_cuda_result (*pool_destroy)(tw_cuda_pool pool);
+    /* What it keeps and nobody uses, and giving that to the driver. */
+    tw_cuda_result (*pool_unused)(tw_cuda_pool pool, size_t *bytes);
+    tw_cuda_result (*pool_trim)(tw_cuda_pool pool);
     /* Device memory, aligned to 256 bytes, in the stream's order: what was queued before may still
      * use memory that is released. */
-    tw_cuda_result (*allocate)(tw_cuda_stream stream, size_t bytes, void **out);
-    tw_cuda_result (*release)(tw_cuda_stream stream, void *address);
+    tw_cuda_result (*allocate)(tw_cuda_pool pool, tw_cuda_stream stream, size_t bytes, void **out);
+    tw_cuda_result (*release)(tw_cuda_pool pool, tw_cuda_stream stream, void *address);
     /* Host memory that copies may read and write while the host goes on. */
     tw_cuda_result (*pinned_allocate)(size_t bytes, void **out);
     tw_cuda_result (*pinned_release)(void *address);

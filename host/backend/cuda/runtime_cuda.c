@@ -1,6 +1,7 @@
 /* The table over NVIDIA's runtime library. */
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,20 +75,57 @@ static tw_cuda_result memory_info(size_t *available, size_t *total) {
 }
 
 /* Some virtual GPUs have no memory that is ordered on a stream. */
-static bool has_pools(void) {
-    int device = 0, pools = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, device) == cudaSuccess &&
+static bool has_pools(int device) {
+    int pools = 0;
+    return result(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, device)) ==
+               TW_CUDA_OK &&
            pools;
 }
 
-static tw_cuda_result allocate(tw_cuda_stream stream, size_t bytes, void **out) {
+static tw_cuda_result pool_create(int device, tw_cuda_pool *out) {
+    struct cudaMemPoolProps p;
+    uint64_t keep = UINT64_MAX;
     *out = NULL;
-    return result(has_pools() ? cudaMallocAsync(out, bytes, stream) : cudaMalloc(out, bytes));
+    if (!has_pools(device)) return TW_CUDA_OK;
+    memset(&p, 0, sizeof p);
+    p.allocType = cudaMemAllocationTypePinned;
+    p.location.type = cudaMemLocationTypeDevice;
+    p.location.id = device;
+    tw_cuda_result r = result(cudaMemPoolCreate(out, &p));
+    if (r != TW_CUDA_OK) return r;
+    r = result(cudaMemPoolSetAttribute(*out, cudaMemPoolAttrReleaseThreshold, &keep));
+    if (r == TW_CUDA_OK) return r;
+    cudaMemPoolDestroy(*out);
+    *out = NULL;
+    return r;
 }
 
-static tw_cuda_result release(tw_cuda_stream stream, void *address) {
-    return result(has_pools() ? cudaFreeAsync(address, stream) : cudaFree(address));
+static tw_cuda_result pool_destroy(tw_cuda_pool pool) {
+    return result(cudaMemPoolDestroy(pool));
+}
+
+static tw_cuda_result pool_unused(tw_cuda_pool pool, size_t *bytes) {
+    uint64_t kept = 0, used = 0;
+    tw_cuda_result r =
+        result(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &kept));
+    if (r == TW_CUDA_OK)
+        r = result(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
+    *bytes = r == TW_CUDA_OK && kept > used ? (size_t)(kept - used) : 0;
+    return r;
+}
+
+static tw_cuda_result pool_trim(tw_cuda_pool pool) {
+    return result(cudaMemPoolTrimTo(pool, 0));
+}
+
+static tw_cuda_result allocate(tw_cuda_pool pool, tw_cuda_stream stream, size_t bytes, void **out) {
+    *out = NULL;
+    return result(pool ? cudaMallocFromPoolAsync(out, bytes, pool, stream)
+                       : cudaMalloc(out, bytes));
+}
+
+static tw_cuda_result release(tw_cuda_pool pool, tw_cuda_stream stream, void *address) {
+    return result(pool ? cudaFreeAsync(address, stream) : cudaFree(address));
 }
 
 static tw_cuda_result pinned_allocate(size_t bytes, void **out) {
@@ -188,6 +226,10 @@ const tw_cuda_runtime *tw_cuda_runtime_get(void) {
         .device_properties = device_properties,
         .use = use,
         .memory_info = memory_info,
+        .pool_create = pool_create,
+        .pool_destroy = pool_destroy,
+        .pool_unused = pool_unused,
+        .pool_trim = pool_trim,
         .allocate = allocate,
         .release = release,
         .pinned_allocate = pinned_allocate,
