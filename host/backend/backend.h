@@ -37,6 +37,17 @@ struct tw_backend {
      * are there. */
     tw_status (*upload)(tw_backend *b, void *dst, const void *src, size_t bytes);
     tw_status (*download)(tw_backend *b, void *dst, const void *src, size_t bytes);
+    /* A download that may arrive later, when the stream is there. Null, as the five below, where
+     * everything is done when its call returns. */
+    tw_status (*send)(tw_backend *b, void *dst, const void *src, size_t bytes);
+    /* A point of the stream, and whether everything before it is done; with `wait` it is waited
+     * for. Unmark takes null. */
+    tw_status (*mark)(tw_backend *b, void **out);
+    tw_status (*reached)(tw_backend *b, void *mark, bool wait, bool *out);
+    void (*unmark)(tw_backend *b, void *mark);
+    /* The caller's events: the stream goes on after it, and records it. */
+    tw_status (*follow)(tw_backend *b, void *event);
+    tw_status (*signal)(tw_backend *b, void *event);
     tw_status (*copy)(tw_backend *b, void *dst, const void *src, size_t bytes);
     tw_status (*fill)(tw_backend *b, void *dst, int byte, size_t bytes);
     tw_status (*synchronize)(tw_backend *b);

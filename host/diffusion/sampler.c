@@ -12,14 +12,6 @@
 /* One more than the last index of a sample that has noise of its own. */
 #define MAX_SAMPLES ((uint64_t)1 << 48)
 
-/* The part of a run that one chunk draws. */
-typedef struct part {
-    int64_t first, count;
-    const int32_t *labels;
-    const float *noise;
-    float *out;
-} part;
-
 static tw_status check_labels(const tw_sampler *s, int64_t n, const int32_t *labels) {
     if (s->guided && !labels)
         return tw_fail(s->ctx, TW_ERROR_ARGUMENT, "sampler: guidance needs a label per sample");
@@ -40,7 +32,7 @@ static tw_status check_labels(const tw_sampler *s, int64_t n, const int32_t *lab
     return TW_OK;
 }
 
-static tw_status check_run(const tw_sampler *s, int64_t n, const int32_t *labels) {
+tw_status tw_sampler_check(const tw_sampler *s, int64_t n, const int32_t *labels) {
     int64_t bytes;
     if (n < 1 || !tw_mul_i64(n, s->elements, &bytes) ||
         !tw_mul_i64(bytes, (int64_t)sizeof(float), &bytes))
@@ -55,7 +47,7 @@ static tw_status check_run(const tw_sampler *s, int64_t n, const int32_t *labels
 }
 
 /* Starting noise, labels, and the counter at the first step. */
-static tw_status begin(tw_sampler *s, tw_sampler_chunk *c, const part *p) {
+static tw_status begin(tw_sampler *s, tw_sampler_chunk *c, const tw_draw *p) {
     tw_backend *b = s->ctx->backend;
     const int64_t rng[4] = {(int64_t)s->options.seed,
                             (int64_t)(s->options.first_sample + (uint64_t)p->first), 0, 0};
@@ -68,7 +60,8 @@ static tw_status begin(tw_sampler *s, tw_sampler_chunk *c, const part *p) {
         TW_TRY(tw_plan_write(c->step, c->labels, c->host_labels,
                              (size_t)(s->guided ? 2 * c->n : c->n) * sizeof *c->host_labels));
     if (!p->noise) return tw_plan_run(c->start);
-    return b->upload(b, c->x, p->noise, (size_t)(c->n * s->elements) * sizeof *p->noise);
+    return (p->device_noise ? b->copy : b->upload)(b, c->x, p->noise,
+                                                   (size_t)(c->n * s->elements) * sizeof *p->noise);
 }
 
 static tw_tensor view(const tw_sampler *s, void *data, int64_t n, int64_t channels, bool read) {
@@ -97,14 +90,14 @@ static tw_status ask(tw_sampler *s, tw_sampler_chunk *c, const int32_t *labels, 
                           (long long)step + 1, (long long)s->steps);
 }
 
-static tw_status evaluate_callback(tw_sampler *s, tw_sampler_chunk *c, const part *p,
+static tw_status evaluate_callback(tw_sampler *s, tw_sampler_chunk *c, const tw_draw *p,
                                    int64_t step) {
     TW_TRY(tw_plan_run(c->time));
     TW_TRY(ask(s, c, p->labels ? c->host_labels : NULL, c->m, step));
     return s->guided ? ask(s, c, c->host_labels + c->n, c->m_uncond, step) : TW_OK;
 }
 
-static tw_status show(tw_sampler *s, tw_sampler_chunk *c, const part *p, int64_t step) {
+static tw_status show(tw_sampler *s, tw_sampler_chunk *c, const tw_draw *p, int64_t step) {
     if (!s->options.hook) return TW_OK;
     tw_backend *b = s->ctx->backend;
     const size_t bytes = (size_t)(c->n * s->elements) * sizeof(float);
@@ -123,7 +116,7 @@ static tw_status show(tw_sampler *s, tw_sampler_chunk *c, const part *p, int64_t
                    (long long)step + 1, (long long)s->steps);
 }
 
-static tw_status run_part(tw_sampler *s, const part *p) {
+static tw_status run_part(tw_sampler *s, const tw_draw *p) {
     tw_backend *b = s->ctx->backend;
     tw_sampler_chunk *c;
     TW_TRY(tw_sampler_chunk_get(s, p->count, &c));
@@ -134,7 +127,25 @@ static tw_status run_part(tw_sampler *s, const part *p) {
         TW_TRY(tw_plan_run(c->step));
         TW_TRY(show(s, c, p, i));
     }
-    return b->download(b, p->out, c->x, (size_t)(c->n * s->elements) * sizeof *p->out);
+    return (p->device_out ? b->copy
+            : p->later && b->send
+                ? b->send
+                : b->download)(b, p->out, c->x, (size_t)(c->n * s->elements) * sizeof *p->out);
+}
+
+tw_status tw_sampler_draw(tw_sampler *s, const tw_draw *all) {
+    const int64_t most = s->options.max_batch;
+    TW_TRY(tw_rounded_refresh(&s->rounded));
+    for (int64_t first = 0; first < all->count; first += most) {
+        tw_draw p = *all;
+        p.first = first;
+        p.count = all->count - first < most ? all->count - first : most;
+        if (p.labels) p.labels += first;
+        if (p.noise) p.noise += first * s->elements;
+        p.out += first * s->elements;
+        TW_TRY(run_part(s, &p));
+    }
+    return TW_OK;
 }
 
 tw_status tw_sampler_run(tw_sampler *sampler, int64_t n, const int32_t *labels, const float *noise,
@@ -142,18 +153,9 @@ tw_status tw_sampler_run(tw_sampler *sampler, int64_t n, const int32_t *labels, 
     if (!sampler || !out)
         return tw_fail(sampler ? sampler->ctx : NULL, TW_ERROR_ARGUMENT,
                        "tw_sampler_run: a sampler and a place for the samples are needed");
-    TW_TRY(check_run(sampler, n, labels));
-    const int64_t most = sampler->options.max_batch;
-    TW_TRY(tw_rounded_refresh(&sampler->rounded));
-    for (int64_t first = 0; first < n; first += most) {
-        const part p = {.first = first,
-                        .count = n - first < most ? n - first : most,
-                        .labels = labels ? labels + first : NULL,
-                        .noise = noise ? noise + first * sampler->elements : NULL,
-                        .out = out + first * sampler->elements};
-        TW_TRY(run_part(sampler, &p));
-    }
-    return TW_OK;
+    TW_TRY(tw_sampler_check(sampler, n, labels));
+    const tw_draw all = {.count = n, .labels = labels, .noise = noise, .out = out};
+    return tw_sampler_draw(sampler, &all);
 }
 
 tw_status tw_sampler_memory(tw_sampler *sampler, int64_t n, size_t *bytes) {

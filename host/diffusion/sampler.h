@@ -54,6 +54,21 @@ struct tw_sampler {
     tw_sampler_chunk *chunks[TW_SAMPLER_CHUNKS];
 };
 
+/* What a run draws, or a part of it. */
+typedef struct tw_draw {
+    int64_t first, count;
+    const int32_t *labels;
+    const float *noise;
+    float *out;
+    bool device_noise, device_out; /* where these lie */
+    bool later;                    /* `out` may be written after the call */
+} tw_draw;
+
+/* Draws what was checked, in chunks. */
+tw_status tw_sampler_draw(tw_sampler *sampler, const tw_draw *all);
+/* Whether n samples with these labels can be drawn. */
+tw_status tw_sampler_check(const tw_sampler *sampler, int64_t n, const int32_t *labels);
+
 /* The chunk for n samples, made or found; the least recently used one makes room. */
 tw_status tw_sampler_chunk_get(tw_sampler *sampler, int64_t n, tw_sampler_chunk **out);
 /* What a batch of n takes beside the weights. */

@@ -104,6 +104,43 @@ TW_API void tw_sampler_free(tw_sampler *sampler);
 TW_API tw_status tw_sampler_run(tw_sampler *sampler, int64_t n, const int32_t *labels,
                                 const float *noise, float *out);
 
+/* --- Without waiting --- */
+
+typedef struct tw_sampling_request {
+    size_t size;
+    int64_t n;
+    const int32_t *labels; /* as tw_sampler_run's; copied */
+    /* x_T, or null for our own; and the place for the samples. Both dense float32[n, shape], on the
+     * host or on the context's GPU, and there until the run is done. Where `out` is the host's, it
+     * has to be pinned for the call not to wait; noise of the host's is copied by the call. */
+    const tw_tensor *noise, *out;
+    /* cudaEvent_t or null; null on the CPU. `after`: recorded, and the run begins after it (when
+     * noise and out are ready on another stream than tw_context_stream's). `done`: recorded when
+     * all samples are in `out`. */
+    void *after, *done;
+} tw_sampling_request;
+
+#define TW_SAMPLING_REQUEST_INIT                                                                   \
+    { sizeof(tw_sampling_request), 0, 0, 0, 0, 0, 0 }
+
+/* A run under way. */
+typedef struct tw_sampling tw_sampling;
+
+/* Draws samples as tw_sampler_run does, to the same bits, but returns when all is queued on the
+ * context's stream: only making plans for a batch size that is new may wait. Further calls on the
+ * context may follow at once, and are ordered after it; the sampler may go. A hook cannot be called
+ * and is refused; a denoiser of the caller's is asked during the call. On the CPU all is done when
+ * the call returns. `*out` (which may be null, for those who wait for `done`) is the run, to be
+ * freed. When the call fails, nothing is under way and `done` is not recorded. */
+TW_API tw_status tw_sampler_start(tw_sampler *sampler, const tw_sampling_request *request,
+                                  tw_sampling **out);
+/* Whether the run is done (*done becomes 0 or 1), without waiting; and waiting for it. What went
+ * wrong on the device is said by either. */
+TW_API tw_status tw_sampling_query(tw_sampling *sampling, int *done);
+TW_API tw_status tw_sampling_wait(tw_sampling *sampling);
+/* Does not wait: the run goes on. Before the context is freed. */
+TW_API void tw_sampling_free(tw_sampling *sampling);
+
 /* Device bytes that a run of n samples takes beside the weights. */
 TW_API tw_status tw_sampler_memory(tw_sampler *sampler, int64_t n, size_t *bytes);
 /* The time-step list, falling; *count entries that live as long as the sampler. */

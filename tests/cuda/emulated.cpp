@@ -88,6 +88,13 @@ tw_cuda_result drain(CUstream_st *s, uint64_t until) {
     return fail(TW_CUDA_FAILED, "an illegal memory access was encountered");
 }
 
+// As break_stream asks.
+tw_cuda_result break_now(CUstream_st *s) {
+    s->broken = true;
+    stream_breaks = false;
+    return drain(s, s->done + s->queue.size());
+}
+
 uint64_t end_of(const CUstream_st *s) {
     return s->done + s->queue.size();
 }
@@ -335,14 +342,17 @@ tw_cuda_result event_elapsed(tw_cuda_event from, tw_cuda_event to, float *millis
 // Asking lets one more call happen, so that a loop of questions ends.
 tw_cuda_result event_query(tw_cuda_event e) {
     Lock lock(everything);
-    if (!e->stream || e->stream->done >= e->after) return TW_CUDA_OK;
-    drain(e->stream, e->stream->done + 1);
+    if (!e->stream) return TW_CUDA_OK;
+    if (stream_breaks || e->stream->broken) return break_now(e->stream);
+    if (e->stream->done >= e->after) return TW_CUDA_OK;
+    if (drain(e->stream, e->stream->done + 1) != TW_CUDA_OK) return TW_CUDA_FAILED;
     return fail(TW_CUDA_NOT_READY, "device not ready");
 }
 tw_cuda_result event_synchronize(tw_cuda_event e) {
     Lock lock(everything);
     if (refused(e->stream)) return TW_CUDA_FAILED;
     n_of.waits++;
+    if (e->stream && stream_breaks) return break_now(e->stream);
     return e->stream ? drain(e->stream, e->after) : TW_CUDA_OK;
 }
 

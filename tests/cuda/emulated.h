@@ -47,7 +47,8 @@ void set_name(const char *name);
 void set_costs(double kernel, double library);
 // Pools say what they keep, which is what a want of memory is mended with.
 void keep_in_pools(bool on);
-// The next wait for a stream fails, and everything after it: as when a kernel went wrong.
+// The next wait for a stream or an event fails, and everything after it: as when a kernel went
+// wrong.
 void break_stream();
 
 // The management library's file; null: the stand-in that the device begins with.

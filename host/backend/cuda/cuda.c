@@ -1,5 +1,5 @@
 /* A GPU as a backend: one stream, on which memory, copies and kernels are ordered. */
-#include "backend/cuda/cuda.h"
+#include "backend/cuda/marks.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -22,7 +22,7 @@ tw_status tw_cuda_check(tw_backend *b, tw_cuda_result result, const char *what) 
     return tw_fail(b->ctx, s, "CUDA: %s: %s", what, tw_cuda_of(b)->rt->error_text());
 }
 
-static tw_status cuda_use(tw_backend *b) {
+tw_status tw_cuda_use(tw_backend *b) {
     return tw_cuda_check(b, tw_cuda_of(b)->rt->use(tw_cuda_of(b)->device), "choosing the device");
 }
 
@@ -67,7 +67,7 @@ static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
     tw_cuda_backend *c = tw_cuda_of(b);
     *out = NULL;
     if (!bytes) return TW_OK;
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     if (b->ctx->device_allocator.allocate) return borrow(b, bytes, out);
     const tw_cuda_result r = allocate_or_trim(c, bytes, out);
     size_t available = 0, total = 0;
@@ -79,7 +79,7 @@ static tw_status cuda_allocate(tw_backend *b, size_t bytes, void **out) {
 }
 
 static tw_status cuda_memory(tw_backend *b, size_t *total, size_t *available) {
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     return tw_cuda_check(b, memory_left(tw_cuda_of(b), total, available), "device memory");
 }
 
@@ -87,7 +87,7 @@ static tw_status cuda_memory(tw_backend *b, size_t *total, size_t *available) {
 static void cuda_release(tw_backend *b, void *address) {
     const tw_cuda_backend *c = tw_cuda_of(b);
     const tw_device_allocator *a = &b->ctx->device_allocator;
-    if (!address || cuda_use(b) != TW_OK) return;
+    if (!address || tw_cuda_use(b) != TW_OK) return;
     if (a->release)
         a->release(a->user, address, b->stream);
     else
@@ -96,13 +96,13 @@ static void cuda_release(tw_backend *b, void *address) {
 
 static tw_status cuda_upload(tw_backend *b, void *dst, const void *src, size_t bytes) {
     tw_cuda_backend *c = tw_cuda_of(b);
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     return tw_cuda_check(b, tw_cuda_staging_upload(&c->staging, c->rt, c->stream, dst, src, bytes),
                          "upload");
 }
 
 static tw_status cuda_synchronize(tw_backend *b) {
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     return tw_cuda_check(b, tw_cuda_of(b)->rt->stream_synchronize(tw_cuda_of(b)->stream),
                          "waiting for the device");
 }
@@ -110,7 +110,7 @@ static tw_status cuda_synchronize(tw_backend *b) {
 static tw_status queue_copy(tw_backend *b, void *dst, const void *src, size_t bytes,
                             tw_cuda_direction direction, const char *what) {
     if (!bytes) return TW_OK;
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     return tw_cuda_check(
         b, tw_cuda_of(b)->rt->copy(tw_cuda_of(b)->stream, dst, src, bytes, direction), what);
 }
@@ -120,13 +120,17 @@ static tw_status cuda_download(tw_backend *b, void *dst, const void *src, size_t
     return cuda_synchronize(b);
 }
 
+static tw_status cuda_send(tw_backend *b, void *dst, const void *src, size_t bytes) {
+    return queue_copy(b, dst, src, bytes, TW_CUDA_OUT, "download");
+}
+
 static tw_status cuda_copy(tw_backend *b, void *dst, const void *src, size_t bytes) {
     return queue_copy(b, dst, src, bytes, TW_CUDA_ON, "copy");
 }
 
 static tw_status cuda_fill(tw_backend *b, void *dst, int byte, size_t bytes) {
     if (!bytes) return TW_OK;
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     return tw_cuda_check(b, tw_cuda_of(b)->rt->fill(tw_cuda_of(b)->stream, dst, byte, bytes),
                          "fill");
 }
@@ -153,7 +157,7 @@ static tw_status cuda_replay(tw_backend *b, void *recording) {
 }
 
 static void cuda_forget(tw_backend *b, void *recording) {
-    if (recording && cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->graph_destroy(recording);
+    if (recording && tw_cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->graph_destroy(recording);
 }
 
 static double cuda_clock(tw_backend *b) {
@@ -174,7 +178,7 @@ static void cuda_meter(tw_backend *b, double *joules, double *busy) {
 static void cuda_destroy(tw_backend *b) {
     tw_cuda_backend *c = tw_cuda_of(b);
     tw_cuda_meter_close(b->ctx, c->meter);
-    if (c->stream && cuda_use(b) == TW_OK) {
+    if (c->stream && tw_cuda_use(b) == TW_OK) {
         c->rt->stream_synchronize(c->stream);
         tw_cuda_staging_free(&c->staging, c->rt);
         tw_vendor_destroy(c->vendor);
@@ -230,7 +234,7 @@ static tw_status open_device(tw_cuda_backend *c) {
     if ((uintptr_t)b->ctx->stream == 1 || (uintptr_t)b->ctx->stream == 2)
         return tw_fail(b->ctx, TW_ERROR_ARGUMENT,
                        "stream: a default stream; expected one that was created");
-    TW_TRY(cuda_use(b));
+    TW_TRY(tw_cuda_use(b));
     c->stream = b->ctx->stream;
     if (!c->stream) TW_TRY(tw_cuda_check(b, c->rt->stream_create(&c->stream), "a stream"));
     b->stream = c->stream;
@@ -253,13 +257,19 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .release = cuda_release,
                            .upload = cuda_upload,
                            .download = cuda_download,
+                           .send = cuda_send,
+                           .mark = tw_cuda_mark,
+                           .reached = tw_cuda_reached,
+                           .unmark = tw_cuda_unmark,
+                           .follow = tw_cuda_follow,
+                           .signal = tw_cuda_signal,
                            .copy = cuda_copy,
                            .fill = cuda_fill,
                            .synchronize = cuda_synchronize,
                            .memory = cuda_memory,
                            .tune = tw_cuda_tune,
                            .save_tuning = tw_cuda_save_tuning,
-                           .begin = cuda_use,
+                           .begin = tw_cuda_use,
                            .end = cuda_end,
                            .record = cuda_record,
                            .recorded = cuda_recorded,

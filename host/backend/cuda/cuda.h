@@ -29,6 +29,9 @@ static inline tw_cuda_backend *tw_cuda_of(tw_backend *b) {
 /* TW_OK, or the failure with its text: "what" failed, and the runtime's words. */
 tw_status tw_cuda_check(tw_backend *b, tw_cuda_result result, const char *what);
 
+/* Makes the device the calling thread's. */
+tw_status tw_cuda_use(tw_backend *b);
+
 /* The hand-written kernels, and NVIDIA's libraries. */
 extern const tw_provider tw_provider_own, tw_provider_library;
 
