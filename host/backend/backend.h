@@ -37,6 +37,8 @@ struct tw_backend {
      * are there. */
     tw_status (*upload)(tw_backend *b, void *dst, const void *src, size_t bytes);
     tw_status (*download)(tw_backend *b, void *dst, const void *src, size_t bytes);
+    /* An upload for the runs that follow, beside what is computed now. Null: as upload. */
+    tw_status (*feed)(tw_backend *b, void *dst, const void *src, size_t bytes);
     /* A download that may arrive later, when the stream is there. Null, as the five below, where
      * everything is done when its call returns. */
     tw_status (*send)(tw_backend *b, void *dst, const void *src, size_t bytes);

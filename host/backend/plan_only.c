@@ -34,6 +34,7 @@ void tw_backend_plan_only(tw_backend *b) {
     b->allocate = allocate;
     b->release = release;
     b->upload = b->download = b->copy = copy;
+    b->feed = NULL;
     b->fill = fill;
     b->plans_only = true;
 }

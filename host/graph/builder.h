@@ -13,6 +13,9 @@
 void tw_plan_hold_parameters(tw_plan *plan);
 void tw_plan_parameters_changed(tw_plan *plan);
 
+/* tw_plan_write of what the next run reads, which may travel while the last one computes. */
+tw_status tw_plan_feed(tw_plan *plan, tw_value x, const void *host, size_t bytes);
+
 /* Gives a value that has none a name, for messages. */
 void tw_plan_name(tw_plan *plan, tw_value v, const char *name);
 

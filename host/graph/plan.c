@@ -305,6 +305,13 @@ tw_status tw_plan_write(tw_plan *plan, tw_value x, const void *host, size_t byte
     return plan->backend->upload(plan->backend, address, host, bytes);
 }
 
+tw_status tw_plan_feed(tw_plan *plan, tw_value x, const void *host, size_t bytes) {
+    tw_backend *b = plan->backend;
+    void *address = stored(plan, "write", x, bytes);
+    if (!address) return TW_ERROR_ARGUMENT;
+    return (b->feed ? b->feed : b->upload)(b, address, host, bytes);
+}
+
 tw_status tw_plan_read(tw_plan *plan, tw_value x, void *host, size_t bytes) {
     if (!plan || !host) return tw_fail(NULL, TW_ERROR_ARGUMENT, "plan: read: a null pointer");
     void *address = stored(plan, "read", x, bytes);

@@ -196,7 +196,7 @@ tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
     TW_TRY(tw_loader_next(loader, &x, &labels));
-    TW_TRY(tw_plan_write(p->plan, p->x, x, tw_trainer_batch_bytes(t)));
+    TW_TRY(tw_plan_feed(p->plan, p->x, x, tw_trainer_batch_bytes(t)));
     if (p->labels == TW_NONE) return TW_OK;
     return tw_plan_write(p->plan, p->labels, labels,
                          (size_t)t->options.batch_size * sizeof *labels);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct CUstream_st {
     std::deque<Call> queue;
     uint64_t done = 0; // calls of the queue that have been made
     double cost = 0;   // milliseconds of all that was queued
-    bool capturing = false, spoiled = false, broken = false;
+    bool capturing = false, spoiled = false, broken = false, hurried = false;
     std::vector<Call> recorded;
     double recorded_cost = 0;
 };
@@ -48,7 +49,8 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 emulated::Counts n_of;
 int64_t n_held, at = INT64_MAX, seen;
-bool dry, did_fail, captures_break, stream_breaks, pools_keep;
+bool dry, did_fail, captures_break, stream_breaks, pools_keep, hurry_next;
+std::set<CUstream_st *> streams;
 int devices = 1, major = 9, minor = 0;
 std::string wrong; // reported
 std::string device_name = "Emulated GPU";
@@ -105,12 +107,21 @@ double kernel_cost = 1, library_cost = 1;
 tw_cuda_result enqueue(CUstream_st *s, Call call, double cost = 0) {
     if (!s) return fail(TW_CUDA_FAILED, "the default stream");
     if (s->broken) return fail(TW_CUDA_FAILED, "an illegal memory access was encountered");
-    if (s->capturing)
+    if (s->capturing) {
         s->recorded.push_back(std::move(call));
-    else
-        s->queue.push_back(std::move(call));
-    (s->capturing ? s->recorded_cost : s->cost) += cost;
-    return TW_CUDA_OK;
+        s->recorded_cost += cost;
+        return TW_CUDA_OK;
+    }
+    s->queue.push_back(std::move(call));
+    s->cost += cost;
+    if (!s->hurried) return TW_CUDA_OK;
+    const tw_cuda_result r = drain(s, end_of(s));
+    for (const CUstream_st *other : streams)
+        if (!other->queue.empty()) {
+            n_of.ahead++;
+            break;
+        }
+    return r;
 }
 
 // What a capturing stream does not take.
@@ -292,11 +303,17 @@ tw_cuda_result fill(tw_cuda_stream s, void *dst, int byte, size_t bytes) {
 }
 
 tw_cuda_result stream_create(tw_cuda_stream *out) {
-    return make(out);
+    Lock lock(everything);
+    const tw_cuda_result r = make(out);
+    if (r != TW_CUDA_OK) return r;
+    (*out)->hurried = hurry_next;
+    streams.insert(*out);
+    return TW_CUDA_OK;
 }
 tw_cuda_result stream_destroy(tw_cuda_stream s) {
     Lock lock(everything);
     drain(s, end_of(s));
+    streams.erase(s);
     return drop(s);
 }
 tw_cuda_result stream_synchronize(tw_cuda_stream s) {
@@ -310,7 +327,8 @@ tw_cuda_result stream_synchronize(tw_cuda_stream s) {
 tw_cuda_result stream_wait(tw_cuda_stream s, tw_cuda_event e) {
     Lock lock(everything);
     const CUevent_st event = *e;
-    return enqueue(s, [event] { return drain(event.stream, event.after) == TW_CUDA_OK; });
+    return enqueue(
+        s, [event] { return !event.stream || drain(event.stream, event.after) == TW_CUDA_OK; });
 }
 
 tw_cuda_result event_create(tw_cuda_event *out) {
@@ -491,6 +509,9 @@ void set_devices(int count) {
 void set_capability(int a, int b) {
     major = a;
     minor = b;
+}
+void hurry(bool on) {
+    hurry_next = on;
 }
 void keep_in_pools(bool on) {
     pools_keep = on;

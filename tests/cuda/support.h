@@ -22,6 +22,7 @@ class Cuda : public ::testing::Test {
 #endif
         emulated::break_captures(false);
         emulated::keep_in_pools(false);
+        emulated::hurry(false);
         EXPECT_EQ(emulated::report(), "");
         EXPECT_EQ(emulated::held(), 0);
         EXPECT_EQ(emulated::device_bytes(), 0u);

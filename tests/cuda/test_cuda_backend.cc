@@ -133,23 +133,66 @@ TEST_F(CudaDevice, UploadsDoNotWait) {
     b->release(b, there);
 }
 
+// Batches one after the other to the same place, each read before the next: whatever the feed's
+// stream does early or late, in slots that grow.
+TEST_F(CudaDevice, BatchesTravelBesideTheWork) {
+    for (bool hurried : {false, true}) {
+        Context c(TW_DEVICE_CUDA);
+        tw_backend *b = c.get()->backend;
+        const size_t sizes[] = {TW_FEED_LEAST, TW_FEED_LEAST - 1, 3 * TW_FEED_LEAST + 5},
+                     most = 1 << 16;
+        void *there = nullptr, *seen = nullptr;
+        ASSERT_EQ(b->allocate(b, most, &there), TW_OK);
+        ASSERT_EQ(b->allocate(b, 8 * most, &seen), TW_OK);
+        emulated::hurry(hurried);
+        for (size_t bytes : sizes) {
+            std::vector<char> want, batch(bytes), got(8 * most);
+            ASSERT_EQ(b->fill(b, seen, 0, 8 * most), TW_OK);
+            const emulated::Counts before = emulated::counts();
+            for (size_t i = 0; i < 8; i++) {
+                for (size_t k = 0; k < bytes; k++) batch[k] = (char)(k * 31 + i + 1);
+                want.insert(want.end(), batch.begin(), batch.end());
+                want.resize((i + 1) * most);
+                ASSERT_EQ(b->feed(b, there, batch.data(), bytes), TW_OK);
+                ASSERT_EQ(b->copy(b, static_cast<char *>(seen) + i * most, there, bytes), TW_OK);
+            }
+            const emulated::Counts after = emulated::counts();
+            if (bytes < TW_FEED_LEAST) {
+                EXPECT_EQ(after.waits, before.waits);
+            } else {
+                EXPECT_EQ(after.waits - before.waits, 7) << "for slots, and once for their size";
+                EXPECT_EQ(after.ahead > before.ahead, hurried);
+            }
+            ASSERT_EQ(b->download(b, got.data(), seen, got.size()), TW_OK);
+            EXPECT_TRUE(got == want) << bytes;
+        }
+        emulated::hurry(false);
+        b->release(b, there);
+        b->release(b, seen);
+    }
+}
+
 TEST_F(CudaDevice, WantOfMemoryIsAStatus) {
     for (int64_t k = 0;; k++) {
         emulated::fail_at(k);
         Context c(TW_DEVICE_CUDA);
         void *there = nullptr;
         char bytes[8] = {};
+        std::vector<char> batch(TW_FEED_LEAST, 3);
         tw_status s = c.status();
-        if (s == TW_OK) s = c.get()->backend->allocate(c.get()->backend, 8, &there);
+        if (s == TW_OK) s = c.get()->backend->allocate(c.get()->backend, batch.size(), &there);
         if (s == TW_OK) s = c.get()->backend->upload(c.get()->backend, there, bytes, 8);
+        if (s == TW_OK)
+            s = c.get()->backend->feed(c.get()->backend, there, batch.data(), batch.size());
         const bool failed = emulated::failed();
         emulated::plenty();
         if (c.get()) {
             tw_backend *b = c.get()->backend;
             if (!there) {
-                EXPECT_EQ(b->allocate(b, 8, &there), TW_OK);
+                EXPECT_EQ(b->allocate(b, batch.size(), &there), TW_OK);
             }
-            EXPECT_EQ(b->upload(b, there, bytes, 8), TW_OK) << "the next try";
+            EXPECT_EQ(b->feed(b, there, batch.data(), batch.size()), TW_OK) << "the next try";
+            EXPECT_EQ(b->upload(b, there, bytes, 8), TW_OK);
             EXPECT_EQ(b->download(b, bytes, there, 8), TW_OK);
             b->release(b, there);
         }

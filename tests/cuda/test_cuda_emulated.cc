@@ -81,6 +81,47 @@ TEST_F(Emulated, EventsHoldTheOrderBetweenStreams) {
     rt->stream_destroy(other);
 }
 
+// A copy on another stream beside work that it must not overtake, and that must not overtake it.
+TEST_F(Emulated, WhatIsNotOrderedGoesWrong) {
+    for (bool hurried : {false, true})
+        for (int missing : {-1, 0, 1}) {
+            tw_cuda_stream other = nullptr;
+            tw_cuda_event read = nullptr, arrived = nullptr;
+            emulated::hurry(hurried);
+            ASSERT_EQ(rt->stream_create(&other), TW_CUDA_OK);
+            emulated::hurry(false);
+            ASSERT_EQ(rt->event_create(&read), TW_CUDA_OK);
+            ASSERT_EQ(rt->event_create(&arrived), TW_CUDA_OK);
+            char *d = static_cast<char *>(device);
+            ASSERT_EQ(rt->fill(s, d, 'a', 4), TW_CUDA_OK);
+            ASSERT_EQ(rt->copy(s, d + 4, d, 4, TW_CUDA_ON), TW_CUDA_OK);
+            ASSERT_EQ(rt->event_record(read, s), TW_CUDA_OK);
+            if (missing != 0) {
+                ASSERT_EQ(rt->stream_wait(other, read), TW_CUDA_OK);
+            }
+            ASSERT_EQ(rt->fill(other, d, 'b', 4), TW_CUDA_OK);
+            ASSERT_EQ(rt->event_record(arrived, other), TW_CUDA_OK);
+            if (missing != 1) {
+                ASSERT_EQ(rt->stream_wait(s, arrived), TW_CUDA_OK);
+            }
+            ASSERT_EQ(rt->copy(s, d + 8, d, 4, TW_CUDA_ON), TW_CUDA_OK);
+            ASSERT_EQ(rt->fill(s, d + 12, 'c', 4), TW_CUDA_OK);
+            const std::string got = Arrived().substr(4);
+            if (missing < 0) {
+                EXPECT_EQ(got, "aaaabbbbcccc");
+            }
+            if (missing == 0 && hurried) {
+                EXPECT_NE(got, "aaaabbbbcccc");
+            }
+            if (missing == 1 && !hurried) {
+                EXPECT_NE(got, "aaaabbbbcccc");
+            }
+            rt->event_destroy(read);
+            rt->event_destroy(arrived);
+            rt->stream_destroy(other);
+        }
+}
+
 TEST_F(Emulated, GraphsReplayWhatWasRecorded) {
     float *f = static_cast<float *>(device);
     ASSERT_EQ(rt->fill(s, device, 0, 16), TW_CUDA_OK);

@@ -3,6 +3,7 @@
 #include "networks.h"
 
 extern "C" {
+#include "backend/cuda/feed.h"
 #include "core/halfs.h"
 #include "graph/internal.h"
 #include "graph/times.h"
@@ -298,6 +299,34 @@ TEST_F(CudaTraining, StepsAreGraphs) {
         EXPECT_EQ(after.device, before.device);
     }
 }
+// Batches large enough to travel on a stream of their own, early or late, give the bits of those
+// that do not.
+TEST_F(CudaTraining, BatchesThatTravelAheadAreTheSame) {
+    std::vector<Floats> weights;
+    for (int how = 0; how < 3; how++) {
+        Context c(TW_DEVICE_CUDA);
+        tw_backend *b = c.get()->backend;
+        if (how == 0) b->feed = nullptr;
+        emulated::hurry(how == 2);
+        tw_model *m = MakeModel(c.get(), kMlp);
+        tw_dataset *d = MakeData(c.get(), m);
+        tw_trainer_options o = ThreeSteps(false);
+        o.batch_size = (int64_t)TW_FEED_LEAST / 8 + 2;
+        tw_trainer *t = nullptr;
+        ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
+        const emulated::Counts before = emulated::counts();
+        for (int i = 0; i < 3; i++)
+            ASSERT_EQ(tw_trainer_step(t, nullptr), TW_OK) << tw_context_error(c.get());
+        EXPECT_EQ(emulated::counts().ahead > before.ahead, how == 2);
+        weights.push_back(Storage(m, m->storage));
+        EXPECT_EQ(weights.back(), weights.front()) << how;
+        tw_trainer_free(t);
+        tw_dataset_free(d);
+        tw_model_free(m);
+        emulated::hurry(false);
+    }
+}
+
 TEST_F(CudaTraining, TrainingWithoutMemoryIsAStatusToo) {
     Context c(TW_DEVICE_CUDA);
     FailEverywhere(

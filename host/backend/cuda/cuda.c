@@ -180,6 +180,7 @@ static void cuda_destroy(tw_backend *b) {
     tw_cuda_meter_close(b->ctx, c->meter);
     if (c->stream && tw_cuda_use(b) == TW_OK) {
         c->rt->stream_synchronize(c->stream);
+        tw_cuda_feed_free(b);
         tw_cuda_staging_free(&c->staging, c->rt);
         tw_vendor_destroy(c->vendor);
         c->vendor = NULL;
@@ -257,6 +258,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .release = cuda_release,
                            .upload = cuda_upload,
                            .download = cuda_download,
+                           .feed = tw_cuda_feed_upload,
                            .send = cuda_send,
                            .mark = tw_cuda_mark,
                            .reached = tw_cuda_reached,

@@ -3,6 +3,7 @@
 #define TW_BACKEND_CUDA_CUDA_H
 
 #include "backend/backend.h"
+#include "backend/cuda/feed.h"
 #include "backend/cuda/meter.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/staging.h"
@@ -15,6 +16,7 @@ typedef struct tw_cuda_backend {
     tw_cuda_pool pool;     /* null: the caller's allocator, or a device without pools */
     tw_cuda_properties properties;
     tw_cuda_staging staging;
+    tw_cuda_feed feed;
     bool metered; /* whether it was tried to open the next */
     tw_cuda_meter *meter;
     struct tw_vendor *vendor; /* null: its libraries are not wanted */
