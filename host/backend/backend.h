@@ -39,12 +39,15 @@ struct tw_backend {
     tw_status (*download)(tw_backend *b, void *dst, const void *src, size_t bytes);
     /* An upload for the runs that follow, beside what is computed now. Null: as upload. */
     tw_status (*feed)(tw_backend *b, void *dst, const void *src, size_t bytes);
-    /* A download that may arrive later, when the stream is there. Null, as the five below, where
+    /* A download that may arrive later, when the stream is there. Null, as the seven below, where
      * everything is done when its call returns. */
     tw_status (*send)(tw_backend *b, void *dst, const void *src, size_t bytes);
-    /* A point of the stream, and whether everything before it is done; with `wait` it is waited
-     * for. Unmark takes null. */
-    tw_status (*mark)(tw_backend *b, void **out);
+    /* Host memory for what is sent and fed. Unpin takes null. */
+    tw_status (*pin)(tw_backend *b, size_t bytes, void **out);
+    void (*unpin)(tw_backend *b, void *memory);
+    /* A point of the stream (one more where *mark is null, else this one again), and whether
+     * everything before it is done; with `wait` it is waited for. Unmark takes null. */
+    tw_status (*mark)(tw_backend *b, void **mark);
     tw_status (*reached)(tw_backend *b, void *mark, bool wait, bool *out);
     void (*unmark)(tw_backend *b, void *mark);
     /* The caller's events: the stream goes on after it, and records it. */

@@ -34,7 +34,13 @@ void tw_backend_plan_only(tw_backend *b) {
     b->allocate = allocate;
     b->release = release;
     b->upload = b->download = b->copy = copy;
-    b->feed = NULL;
+    b->feed = b->send = NULL;
+    b->pin = NULL;
+    b->unpin = NULL;
+    b->mark = NULL;
+    b->reached = NULL;
+    b->unmark = NULL;
+    b->follow = b->signal = NULL;
     b->fill = fill;
     b->plans_only = true;
 }

@@ -149,6 +149,8 @@ static int take_up(cli_session *s) {
     return CLI_OK;
 }
 
+#define MOST_LAG 2
+
 static bool due(const cli_session *s, const char *name, int64_t step) {
     const int64_t every = cli_int(s->args, name);
     return every > 0 && (step % every == 0 || step == s->options.steps);
@@ -194,19 +196,48 @@ static int after_step(cli_session *s, int64_t step) {
     return rc;
 }
 
-static int loop(cli_session *s) {
-    int64_t step = s->first;
-    s->begun = s->shown = cli_seconds();
-    while (step < s->options.steps) {
-        if (cli_signals_stop()) return stop(s, step);
+/* Steps that may be queued before the metrics of one are read, so that a GPU need not wait for the
+ * host: none where something follows from these at once. A run gives up exactly where it would
+ * without: the steps after a skipped one are read one by one. */
+static int64_t lag(const cli_session *s, int64_t step) {
+    const bool now = step == s->options.steps || due(s, "validate-every", step) ||
+                     due(s, "preview-every", step) || due(s, "save-every", step) ||
+                     cli_signals_stop() || s->skipped_in_a_row ||
+                     cli_flag(s->args, "check-finite") ||
+                     cli_int(s->args, "max-skipped") < MOST_LAG;
+    return now || tw_context_device(s->ctx) == TW_DEVICE_CPU ? 0 : MOST_LAG;
+}
+
+/* Reads and shows the metrics of steps up to `step`, but for those that may be read later. */
+static int catch_up(cli_session *s, int64_t step) {
+    while (step - s->read > lag(s, step)) {
         tw_train_metrics m = {.size = sizeof m};
-        const double before = cli_seconds();
-        const tw_status status = tw_trainer_step(s->trainer, &m);
+        const tw_status status = tw_trainer_metrics(s->trainer, 1, &m);
         if (status != TW_OK) return cli_fail_status(s->ctx, status);
-        step = m.step;
-        int rc = cli_train_show_step(s, &m, cli_seconds() - before);
+        const double now = cli_seconds();
+        const int rc = cli_train_show_step(s, &m, now - s->last);
+        s->last = now;
+        s->read = m.step;
         if (rc) return rc;
-        if (s->skipped_in_a_row > cli_int(s->args, "max-skipped")) return give_up(s, step);
+        if (s->skipped_in_a_row > cli_int(s->args, "max-skipped")) return give_up(s, m.step);
+    }
+    return CLI_OK;
+}
+
+static int loop(cli_session *s) {
+    int64_t step = s->read = s->first;
+    s->begun = s->shown = s->last = cli_seconds();
+    while (step < s->options.steps) {
+        int rc = catch_up(s, step); /* a signal wants all */
+        if (rc) return rc;
+        if (cli_signals_stop() && step == s->read) return stop(s, step);
+        if (s->read == step) s->last = cli_seconds();
+        const tw_status status = tw_trainer_step(s->trainer, NULL);
+        if (status != TW_OK) return cli_fail_status(s->ctx, status);
+        step++;
+        rc = catch_up(s, step);
+        if (rc) return rc;
+        if (s->read < step) continue; /* nothing is due */
         rc = after_step(s, step);
         if (rc) return rc;
     }

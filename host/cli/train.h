@@ -33,6 +33,8 @@ typedef struct cli_session {
     int64_t skipped; /* updates that were, in the whole run */
     int64_t skipped_in_a_row;
     int64_t first;     /* steps done before this command */
+    int64_t read;      /* the step whose metrics were read last */
+    double last;       /* when that was */
     int64_t saved;     /* the step of the last save that was begun; -1: none */
     double measured;   /* loss on held-out data of the last validation; NAN: none yet */
     int64_t validated; /* its step */

@@ -32,7 +32,8 @@ static int time_steps(cli_session *s, timing *out) {
             return CLI_INTERRUPTED;
         }
         const double begun = cli_seconds();
-        const tw_status status = tw_trainer_step(s->trainer, NULL);
+        tw_train_metrics m = {.size = sizeof m}; /* waits */
+        const tw_status status = tw_trainer_step(s->trainer, &m);
         if (status != TW_OK) return cli_fail_status(s->ctx, status);
         const double took = cli_seconds() - begun;
         /* The first one also makes what the later ones reuse. */

@@ -19,6 +19,22 @@ typedef struct tw_loss_plan {
     tw_value per_sample;     /* [B], kept */
 } tw_loss_plan;
 
+/* What a step measured, as it lies on the device and, copied, in the host's memory. The numbers are
+ * apart so that each is aligned for vectors. */
+typedef struct tw_measured {
+    int64_t count[2]; /* updates, skipped */
+    float norm[4], loss[4];
+} tw_measured;
+
+/* Metrics of the last steps, on their way or arrived; see metrics.c. */
+typedef struct tw_metrics_ring {
+    tw_measured *measured;        /* [TW_METRICS_KEPT], pinned where the backend can */
+    void *marks[TW_METRICS_KEPT]; /* behind the copy; null where there is no way */
+    int64_t steps[TW_METRICS_KEPT];
+    double lr[TW_METRICS_KEPT];
+    int64_t first, count; /* of those nobody has asked for; slots by their number, modulo */
+} tw_metrics_ring;
+
 struct tw_trainer {
     tw_context *ctx;
     tw_model *model;
@@ -32,7 +48,8 @@ struct tw_trainer {
     /* Flat float32 vectors of model->weights.total elements on the device, beside the weights; the
      * optimizer works on the leading weights.trainable of them. */
     void *gradients, *first_moment, *second_moment, *ema;
-    void *count;                     /* int64[2]: updates, skipped */
+    void *count; /* tw_measured, which begins with the counters */
+    tw_metrics_ring metrics;
     void *loss;                      /* float32[1]: sum over the micro-steps of one step */
     tw_rounded rounded, rounded_ema; /* weights and ema as the network reads them; the second is
                                         made when first needed */
@@ -40,7 +57,7 @@ struct tw_trainer {
 
     tw_loss_plan micro; /* forward, backward, += gradients */
     tw_plan *update;    /* norm, AdamW, EMA, gradients cleared */
-    tw_value hyper, norm_out, loss_out;
+    tw_value hyper;
     tw_loss_plan validate[2]; /* by the weights: 0 the model's, 1 EMA; made when first needed */
 };
 
@@ -64,6 +81,13 @@ typedef struct tw_trainer_budget {
 /* That of a trainer with these options, of which none is made. */
 tw_status tw_trainer_plan_budget(tw_model *model, const tw_trainer_options *options,
                                  tw_trainer_budget *out);
+
+/* The ring of metrics; queueing those of the update that was queued last; the newest, waited for.
+ */
+tw_status tw_trainer_metrics_make(tw_trainer *trainer);
+void tw_trainer_metrics_free(tw_trainer *trainer);
+tw_status tw_trainer_metrics_queue(tw_trainer *trainer, double lr);
+tw_status tw_trainer_metrics_newest(tw_trainer *trainer, tw_train_metrics *out);
 
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);

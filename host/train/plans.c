@@ -1,6 +1,8 @@
 /* The plans of training: a micro-step, an optimizer step, a validation batch. */
 #include "train/internal.h"
 
+#include <stddef.h>
+
 #include "core/philox.h"
 #include "graph/precision.h"
 
@@ -145,21 +147,28 @@ tw_status tw_trainer_build_update(tw_trainer *t) {
     tw_value count = tw_plan_state(plan, "count", TW_I64, 1, two);
     tw_value loss = tw_plan_state(plan, "loss", TW_F32, 1, one);
     t->hyper = tw_plan_input(plan, "hyper", TW_F32, 1, hypers);
-    t->norm_out = tw_plan_state(plan, "norm", TW_F32, 1, one);
-    t->loss_out = tw_plan_state(plan, "last_loss", TW_F32, 1, one);
+    tw_value norm_out = tw_plan_state(plan, "norm", TW_F32, 1, one);
+    tw_value loss_out = tw_plan_state(plan, "last_loss", TW_F32, 1, one);
     tw_value norm = tw_build_global_norm(plan, g);
     /* The norm, unless the loss is not finite: then neither is this, and the update is skipped. */
     tw_value guard = tw_plan_add(plan, norm, loss, 1.0, 0.0);
     tw_build_adamw(plan, g, guard, t->hyper, p, m, v, count, ema, rounded);
-    tw_build_copy(plan, norm, t->norm_out);
-    tw_build_copy(plan, loss, t->loss_out);
+    tw_build_copy(plan, norm, norm_out);
+    tw_build_copy(plan, loss, loss_out);
     tw_build_fill(plan, g, 0.0);
     tw_build_fill(plan, loss, 0.0);
+    char *measured = t->count;
     const struct {
         tw_value value;
         void *address;
-    } bound[] = {{g, t->gradients},     {p, t->model->storage}, {m, t->first_moment},
-                 {v, t->second_moment}, {count, t->count},      {loss, t->loss}};
+    } bound[] = {{g, t->gradients},
+                 {p, t->model->storage},
+                 {m, t->first_moment},
+                 {v, t->second_moment},
+                 {count, t->count},
+                 {loss, t->loss},
+                 {norm_out, measured + offsetof(tw_measured, norm)},
+                 {loss_out, measured + offsetof(tw_measured, loss)}};
     for (size_t i = 0; i < sizeof bound / sizeof *bound; i++)
         TW_TRY(tw_plan_bind(plan, bound[i].value, bound[i].address));
     if (t->ema) TW_TRY(tw_plan_bind(plan, ema, t->ema));

@@ -178,5 +178,6 @@ tw_status tw_trainer_resume(tw_trainer *t, const char *directory) {
     if (s != TW_OK) return s;
     /* The rest follows from the step: the batches and the noise are addressed by number. */
     t->step = step;
+    t->metrics.count = 0;
     return tw_trainer_rewind(t);
 }

@@ -92,7 +92,7 @@ static tw_status make_vectors(tw_trainer *t) {
     } vectors[] = {
         {&t->gradients, bytes},           {&t->first_moment, bytes},
         {&t->second_moment, bytes},       {&t->ema, t->options.ema_decay > 0 ? bytes : 0},
-        {&t->count, 2 * sizeof(int64_t)}, {&t->loss, sizeof(float)}};
+        {&t->count, sizeof(tw_measured)}, {&t->loss, sizeof(float)}};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
         if (!vectors[i].bytes) continue;
         TW_TRY(b->allocate(b, vectors[i].bytes, vectors[i].address));
@@ -103,6 +103,7 @@ static tw_status make_vectors(tw_trainer *t) {
 
 tw_status tw_trainer_build(tw_trainer *t) {
     TW_TRY(make_vectors(t));
+    TW_TRY(tw_trainer_metrics_make(t));
     TW_TRY(tw_rounded_make(t->model, tw_precision_format(t->options.precision), t->model->storage,
                            &t->rounded));
     t->version = t->model->version - 1;
@@ -180,6 +181,7 @@ void tw_trainer_free(tw_trainer *t) {
     tw_loader_free(t->held_out);
     void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema, t->count, t->loss};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) b->release(b, vectors[i]);
+    tw_trainer_metrics_free(t);
     tw_model_free(t->model);
     tw_rounded_free(t->ctx, &t->rounded);
     tw_rounded_free(t->ctx, &t->rounded_ema);
@@ -200,19 +202,6 @@ tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     if (p->labels == TW_NONE) return TW_OK;
     return tw_plan_write(p->plan, p->labels, labels,
                          (size_t)t->options.batch_size * sizeof *labels);
-}
-
-static tw_status read_metrics(tw_trainer *t, double lr, tw_train_metrics *out) {
-    tw_train_metrics m = {.size = sizeof m, .step = t->step, .lr = lr};
-    float loss, norm;
-    int64_t count[2];
-    TW_TRY(tw_plan_read(t->update, t->loss_out, &loss, sizeof loss));
-    TW_TRY(tw_plan_read(t->update, t->norm_out, &norm, sizeof norm));
-    TW_TRY(t->ctx->backend->download(t->ctx->backend, count, t->count, sizeof count));
-    m.loss = loss;
-    m.grad_norm = norm;
-    m.skipped = count[1];
-    return tw_options_write(t->ctx, "train metrics", out, &m, sizeof m);
 }
 
 /* The network's copy of the weights, after anyone but the optimizer changed them. */
@@ -253,7 +242,8 @@ tw_status tw_trainer_step(tw_trainer *t, tw_train_metrics *out) {
     TW_TRY(tw_plan_run(t->update));
     t->version = ++t->model->version;
     t->step++;
-    return out ? read_metrics(t, lr, out) : TW_OK;
+    TW_TRY(tw_trainer_metrics_queue(t, lr));
+    return out ? tw_trainer_metrics_newest(t, out) : TW_OK;
 }
 
 int64_t tw_trainer_step_count(const tw_trainer *t) {

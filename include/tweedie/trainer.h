@@ -64,8 +64,16 @@ typedef struct tw_train_metrics {
     int64_t skipped; /* steps so far whose loss or gradient was not finite: they changed nothing */
 } tw_train_metrics;
 
-/* One optimizer step. `out` may be null. TW_ERROR_ARGUMENT after the last step. */
+/* One optimizer step. TW_ERROR_ARGUMENT after the last step. With `out` it is waited for; with null
+ * a GPU's step is queued only, and its metrics are there for the call below. */
 TW_API tw_status tw_trainer_step(tw_trainer *trainer, tw_train_metrics *out);
+
+/* Metrics of steps that were made without asking for them, in their order: those of the oldest one,
+ * which are then forgotten. out->step is 0 where there is none, or, unless `wait` is nonzero, where
+ * that step is not done yet. No step waits for them to be asked for: more than TW_METRICS_KEPT, and
+ * the oldest are lost. */
+#define TW_METRICS_KEPT 8
+TW_API tw_status tw_trainer_metrics(tw_trainer *trainer, int wait, tw_train_metrics *out);
 TW_API int64_t tw_trainer_step_count(const tw_trainer *trainer);
 
 /* Mean loss over the held-out part with the same noise every time; `ema` picks the weights. At most

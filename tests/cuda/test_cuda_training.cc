@@ -299,6 +299,58 @@ TEST_F(CudaTraining, StepsAreGraphs) {
         EXPECT_EQ(after.device, before.device);
     }
 }
+// Metrics that are read later, or never, are those that are waited for, and cost no wait.
+TEST_F(CudaTraining, MetricsComeLater) {
+    std::vector<tw_train_metrics> want;
+    for (int how = 0; how < 3; how++) { // each step's at once, two steps later, at the end
+        Context c(TW_DEVICE_CUDA);
+        tw_model *m = MakeModel(c.get(), kMlp);
+        tw_dataset *d = MakeData(c.get(), m);
+        tw_trainer_options o = ThreeSteps(false);
+        o.steps = 12;
+        tw_trainer *t = nullptr;
+        ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
+        std::vector<tw_train_metrics> got;
+        tw_train_metrics metrics = {};
+        metrics.size = sizeof metrics;
+        ASSERT_EQ(tw_trainer_metrics(t, 1, &metrics), TW_OK);
+        EXPECT_EQ(metrics.step, 0) << "no step yet";
+        for (int i = 0; i < 12; i++) {
+            const emulated::Counts before = emulated::counts();
+            ASSERT_EQ(tw_trainer_step(t, how ? nullptr : &metrics), TW_OK);
+            EXPECT_EQ(emulated::counts().waits - before.waits, how == 0);
+            if (how == 0) got.push_back(metrics);
+            if (how == 1 && i >= 2) {
+                ASSERT_EQ(tw_trainer_metrics(t, 1, &metrics), TW_OK);
+                got.push_back(metrics);
+            }
+        }
+        if (how) {
+            ASSERT_EQ(tw_trainer_metrics(t, 0, &metrics), TW_OK);
+            EXPECT_EQ(metrics.step, 0) << "not done";
+        }
+        for (;;) {
+            ASSERT_EQ(tw_trainer_metrics(t, 1, &metrics), TW_OK);
+            if (!metrics.step) break;
+            got.push_back(metrics);
+        }
+        if (how == 0) want = got;
+        ASSERT_EQ(want.size(), 12u);
+        ASSERT_EQ(got.size(), how < 2 ? 12u : (size_t)TW_METRICS_KEPT);
+        for (size_t i = 0; i < got.size(); i++) {
+            const tw_train_metrics &w = want[want.size() - got.size() + i];
+            EXPECT_EQ(got[i].step, w.step);
+            EXPECT_EQ(got[i].loss, w.loss);
+            EXPECT_EQ(got[i].grad_norm, w.grad_norm);
+            EXPECT_EQ(got[i].lr, w.lr);
+            EXPECT_EQ(got[i].skipped, 0);
+        }
+        tw_trainer_free(t);
+        tw_dataset_free(d);
+        tw_model_free(m);
+    }
+}
+
 // Batches large enough to travel on a stream of their own, early or late, give the bits of those
 // that do not.
 TEST_F(CudaTraining, BatchesThatTravelAheadAreTheSame) {

@@ -260,6 +260,8 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .download = cuda_download,
                            .feed = tw_cuda_feed_upload,
                            .send = cuda_send,
+                           .pin = tw_cuda_pin,
+                           .unpin = tw_cuda_unpin,
                            .mark = tw_cuda_mark,
                            .reached = tw_cuda_reached,
                            .unmark = tw_cuda_unmark,

@@ -1,20 +1,22 @@
-/* Points of the stream that the host asks for, and the caller's events. */
+/* Pinned memory, points of the stream that the host asks for, and the caller's events. */
 #include "backend/cuda/marks.h"
 
-tw_status tw_cuda_mark(tw_backend *b, void **out) {
-    tw_cuda_backend *c = tw_cuda_of(b);
-    tw_cuda_event event = NULL;
-    *out = NULL;
+tw_status tw_cuda_pin(tw_backend *b, size_t bytes, void **out) {
     TW_TRY(tw_cuda_use(b));
-    TW_TRY(tw_cuda_check(b, c->rt->event_create(&event), "an event"));
-    const tw_cuda_result r = c->rt->event_record(event, c->stream);
-    if (r != TW_CUDA_OK) {
-        const tw_status s = tw_cuda_check(b, r, "recording an event");
-        c->rt->event_destroy(event);
-        return s;
-    }
-    *out = event;
-    return TW_OK;
+    return tw_cuda_check(b, tw_cuda_of(b)->rt->pinned_allocate(bytes, out), "pinned memory");
+}
+
+void tw_cuda_unpin(tw_backend *b, void *memory) {
+    if (memory && tw_cuda_use(b) == TW_OK) tw_cuda_of(b)->rt->pinned_release(memory);
+}
+
+tw_status tw_cuda_mark(tw_backend *b, void **mark) {
+    tw_cuda_backend *c = tw_cuda_of(b);
+    tw_cuda_event event = *mark;
+    TW_TRY(tw_cuda_use(b));
+    if (!event) TW_TRY(tw_cuda_check(b, c->rt->event_create(&event), "an event"));
+    *mark = event;
+    return tw_cuda_check(b, c->rt->event_record(event, c->stream), "recording an event");
 }
 
 tw_status tw_cuda_reached(tw_backend *b, void *mark, bool wait, bool *out) {
