@@ -63,6 +63,37 @@ TEST_F(CudaCommand, ARunInBf16GoesOnOnTheCpu) {
     for (size_t i = 0; i < 6; i++) EXPECT_NEAR(half[i], whole[i], 0.02 * whole[i]) << i;
 }
 
+// Metrics that are read two steps later, and those that --check-finite reads at once.
+TEST_F(CudaCommand, LateMetricsAreTheSame) {
+    Array points = {{40, 2}, std::vector<float>(80)};
+    for (size_t i = 0; i < 80; i++) points.values[i] = float(std::sin(double(i)));
+    points.values[13] = 1e30f;
+    save("points.npy", points);
+    for (const char *out : {"late", "at-once"}) {
+        std::vector<std::string> args =
+            with({"--data", "points.npy", "--out", out, "--save-every", "7", "--device", "cuda"});
+        if (std::string(out) == "at-once") args.push_back("--check-finite");
+        works(args);
+    }
+    for (const char *key : {"step", "loss", "grad_norm", "lr", "skipped"})
+        EXPECT_EQ(logged("late", key), logged("at-once", key)) << key;
+    EXPECT_EQ(logged("late", "step").size(), 20u);
+    EXPECT_EQ(logged("late", "skipped").back(), 4);
+    EXPECT_EQ(weights("late"), weights("at-once"));
+    // A run gives up at the same step.
+    for (float &v : points.values) v = 1e30f;
+    save("huge.npy", points);
+    for (const char *most : {"0", "2", "5"})
+        for (const char *out : {"late", "at-once"}) {
+            const std::string run = std::string(out) + most;
+            std::vector<std::string> args = with(
+                {"--data", "huge.npy", "--out", run, "--max-skipped", most, "--device", "cuda"});
+            if (std::string(out) == "at-once") args.push_back("--check-finite");
+            fails(3, args, {"step " + std::to_string(std::atoi(most) + 1) + ": "});
+            EXPECT_EQ(logged(run, "step").size(), size_t(std::atoi(most) + 1));
+        }
+}
+
 // The stand-in for NVML counts 100 watts.
 TEST_F(CudaCommand, BenchMetersTheDevice) {
     make_model("m", kPoints, kSchedule);
