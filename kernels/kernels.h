@@ -283,7 +283,7 @@ typedef struct twk_convert_args {
 } twk_convert_args;
 twk_status twk_convert(const twk_convert_args *args, twk_stream stream);
 
-/* out[n] = in[index[n]] / 127.5 - 1, mirrored left to right where the sample's uniform of purpose
+/* out[n] = (2 in[index[n]] - 255) / 255, one rounding, mirrored left to right where the sample's uniform of purpose
  * TWK_NOISE_FLIP lies below flip. */
 typedef struct twk_image_args {
     int64_t batch, h, w, channels;

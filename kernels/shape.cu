@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(block_threads) image_kernel(const twk_image_ar
     int64_t image = a.index ? a.index[at.sample] : at.sample;
     image = image < 0 ? 0 : image < a.n_images ? image : a.n_images - 1;
     const float v = (float)a.in[image * elements + row * row_length + in_row];
-    static_cast<T *>(a.out)[index] = from_float<T>(v / 127.5f - 1.0f);
+    static_cast<T *>(a.out)[index] = from_float<T>((2.0f * v - 255.0f) / 255.0f);
 }
 
 template <bool JOIN>

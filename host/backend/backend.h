@@ -6,6 +6,14 @@
 #include "backend/choices.h"
 #include "backend/provider.h"
 
+/* Pictures as bytes, of which a batch is taken by index; both on the device. */
+typedef struct tw_pictures_on_device {
+    const void *bytes; /* uint8[count, shape] */
+    int64_t count, shape[3];
+    const void *index; /* int64[batch] */
+    int64_t batch;
+} tw_pictures_on_device;
+
 struct tw_backend {
     tw_context *ctx;
     const char *name; /* "cpu", "cuda" */
@@ -39,6 +47,9 @@ struct tw_backend {
     tw_status (*download)(tw_backend *b, void *dst, const void *src, size_t bytes);
     /* An upload for the runs that follow, beside what is computed now. Null: as upload. */
     tw_status (*feed)(tw_backend *b, void *dst, const void *src, size_t bytes);
+    /* A batch as float32[batch, shape] in [-1, 1], with the bits of tw_dataset_to_floats. Null
+     * where the host's memory is the device's. */
+    tw_status (*gather)(tw_backend *b, const tw_pictures_on_device *pictures, void *out);
     /* A download that may arrive later, when the stream is there. Null, as the seven below, where
      * everything is done when its call returns. */
     tw_status (*send)(tw_backend *b, void *dst, const void *src, size_t bytes);

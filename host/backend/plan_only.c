@@ -35,6 +35,7 @@ void tw_backend_plan_only(tw_backend *b) {
     b->release = release;
     b->upload = b->download = b->copy = copy;
     b->feed = b->send = NULL;
+    b->gather = NULL;
     b->pin = NULL;
     b->unpin = NULL;
     b->mark = NULL;

@@ -13,7 +13,8 @@
 enum { SLOTS = 3 };
 
 typedef struct slot {
-    float *x;
+    float *x;       /* null in a loader of indices */
+    int64_t *index; /* null in others */
     int32_t *labels;
     tw_status status;
     char error[TW_DATASET_ERROR_TEXT];
@@ -59,8 +60,13 @@ static void prepare(tw_loader *l, slot *s, int64_t position) {
     const tw_dataset *d = l->dataset;
     s->status = TW_OK;
     for (int64_t i = 0; i < l->options.batch && s->status == TW_OK; i++) {
-        s->status =
-            d->read(d, sample_at(l, position + i), s->x + i * d->elements, &s->labels[i], s->error);
+        const int64_t sample = sample_at(l, position + i);
+        if (s->index) {
+            s->index[i] = sample;
+            s->labels[i] = d->labels ? d->labels[sample] : -1;
+        } else {
+            s->status = d->read(d, sample, s->x + i * d->elements, &s->labels[i], s->error);
+        }
     }
 }
 
@@ -114,9 +120,13 @@ static tw_status allocate_slots(tw_loader *l) {
         return tw_fail(l->ctx, TW_ERROR_ARGUMENT, "loader: batch: %lld samples do not fit 63 bits",
                        (long long)l->options.batch);
     for (int i = 0; i < SLOTS; i++) {
-        l->slots[i].x = tw_allocate(l->ctx, (size_t)values, sizeof(float));
-        l->slots[i].labels = tw_allocate(l->ctx, (size_t)l->options.batch, sizeof(int32_t));
-        if (!l->slots[i].x || !l->slots[i].labels) return TW_ERROR_MEMORY;
+        slot *s = &l->slots[i];
+        if (l->options.indices)
+            s->index = tw_allocate(l->ctx, (size_t)l->options.batch, sizeof *s->index);
+        else
+            s->x = tw_allocate(l->ctx, (size_t)values, sizeof *s->x);
+        s->labels = tw_allocate(l->ctx, (size_t)l->options.batch, sizeof *s->labels);
+        if ((!s->x && !s->index) || !s->labels) return TW_ERROR_MEMORY;
     }
     l->order = tw_allocate(l->ctx, (size_t)l->size, sizeof *l->order);
     return l->order ? TW_OK : TW_ERROR_MEMORY;
@@ -159,6 +169,7 @@ void tw_loader_free(tw_loader *l) {
     if (l->has_mutex) pthread_mutex_destroy(&l->mutex);
     for (int i = 0; i < SLOTS; i++) {
         tw_free(l->ctx, l->slots[i].x);
+        tw_free(l->ctx, l->slots[i].index);
         tw_free(l->ctx, l->slots[i].labels);
     }
     tw_free(l->ctx, l->order);
@@ -166,7 +177,7 @@ void tw_loader_free(tw_loader *l) {
     tw_free(l->ctx, l);
 }
 
-tw_status tw_loader_next(tw_loader *l, const float **x, const int32_t **labels) {
+static tw_status next(tw_loader *l, const slot **out) {
     pthread_mutex_lock(&l->mutex);
     while (l->prepared == l->consumed) pthread_cond_wait(&l->changed, &l->mutex);
     const slot *s = &l->slots[l->consumed % SLOTS];
@@ -174,8 +185,22 @@ tw_status tw_loader_next(tw_loader *l, const float **x, const int32_t **labels) 
     if (s->status == TW_OK) l->consumed++;
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->mutex);
-    if (s->status != TW_OK) return tw_fail(l->ctx, s->status, "loader: %s", s->error);
+    *out = s;
+    return s->status == TW_OK ? TW_OK : tw_fail(l->ctx, s->status, "loader: %s", s->error);
+}
+
+tw_status tw_loader_next(tw_loader *l, const float **x, const int32_t **labels) {
+    const slot *s;
+    TW_TRY(next(l, &s));
     if (x) *x = s->x;
+    if (labels) *labels = s->labels;
+    return TW_OK;
+}
+
+tw_status tw_loader_next_indices(tw_loader *l, const int64_t **index, const int32_t **labels) {
+    const slot *s;
+    TW_TRY(next(l, &s));
+    if (index) *index = s->index;
     if (labels) *labels = s->labels;
     return TW_OK;
 }

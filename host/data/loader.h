@@ -19,6 +19,7 @@ typedef struct tw_loader_options {
     uint64_t seed;   /* of the order and the split */
     double holdout;  /* part of the data kept for validation, 0 to 0.5 */
     bool validation; /* the validation part; the training part otherwise */
+    bool indices;    /* which samples, not what is in them */
 } tw_loader_options;
 
 /* The data set must outlive the loader. A holdout above 0 keeps at least one sample in each part;
@@ -32,6 +33,9 @@ void tw_loader_free(tw_loader *loader);
  * this loader. Both may be null. A sample that could not be read fails here, and goes on failing
  * until a seek. */
 tw_status tw_loader_next(tw_loader *loader, const float **x, const int32_t **labels);
+
+/* The same of a loader of indices: index[batch] into the data set. */
+tw_status tw_loader_next_indices(tw_loader *loader, const int64_t **index, const int32_t **labels);
 
 /* The position, in samples, of the batch that next returns. */
 int64_t tw_loader_position(const tw_loader *loader);

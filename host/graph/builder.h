@@ -15,6 +15,8 @@ void tw_plan_parameters_changed(tw_plan *plan);
 
 /* tw_plan_write of what the next run reads, which may travel while the last one computes. */
 tw_status tw_plan_feed(tw_plan *plan, tw_value x, const void *host, size_t bytes);
+/* Where a value from outside of a compiled plan lies; null with the error recorded. */
+void *tw_plan_address(tw_plan *plan, tw_value x);
 
 /* Gives a value that has none a name, for messages. */
 void tw_plan_name(tw_plan *plan, tw_value v, const char *name);

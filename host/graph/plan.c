@@ -305,6 +305,11 @@ tw_status tw_plan_write(tw_plan *plan, tw_value x, const void *host, size_t byte
     return plan->backend->upload(plan->backend, address, host, bytes);
 }
 
+void *tw_plan_address(tw_plan *plan, tw_value x) {
+    return stored(plan, "address", x,
+                  x >= 0 && x < plan->n_values ? tw_desc_bytes(&plan->values[x].desc) : 0);
+}
+
 tw_status tw_plan_feed(tw_plan *plan, tw_value x, const void *host, size_t bytes) {
     tw_backend *b = plan->backend;
     void *address = stored(plan, "write", x, bytes);

@@ -48,7 +48,8 @@ struct tw_trainer {
     /* Flat float32 vectors of model->weights.total elements on the device, beside the weights; the
      * optimizer works on the leading weights.trainable of them. */
     void *gradients, *first_moment, *second_moment, *ema;
-    void *count; /* tw_measured, which begins with the counters */
+    void *pictures, *index; /* of the data set, on the device, and of a batch; null: fed */
+    void *count;            /* tw_measured, which begins with the counters */
     tw_metrics_ring metrics;
     void *loss;                      /* float32[1]: sum over the micro-steps of one step */
     tw_rounded rounded, rounded_ema; /* weights and ema as the network reads them; the second is
@@ -91,6 +92,11 @@ tw_status tw_trainer_metrics_newest(tw_trainer *trainer, tw_train_metrics *out);
 
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);
+
+/* Puts the data set's pictures on the device, if they may be there; see resident.c. */
+tw_status tw_trainer_make_resident(tw_trainer *trainer);
+size_t tw_trainer_resident_bytes(const tw_trainer *trainer);
+tw_status tw_trainer_feed_resident(tw_trainer *trainer, tw_loader *loader, tw_loss_plan *plan);
 
 /* The next batch of `loader` into the plan's inputs. */
 tw_status tw_trainer_feed(tw_trainer *trainer, tw_loader *loader, tw_loss_plan *plan);

@@ -112,8 +112,10 @@ tw_status tw_trainer_build(tw_trainer *t) {
 }
 
 static tw_status make_loaders(tw_trainer *t) {
-    tw_loader_options o = {
-        .batch = t->options.batch_size, .seed = t->options.seed, .holdout = t->options.holdout};
+    tw_loader_options o = {.batch = t->options.batch_size,
+                           .seed = t->options.seed,
+                           .holdout = t->options.holdout,
+                           .indices = t->pictures != NULL};
     TW_TRY(tw_loader_create(t->ctx, t->dataset, &o, &t->loader));
     if (t->options.holdout <= 0) return TW_OK;
     o.validation = true;
@@ -159,8 +161,9 @@ tw_status tw_trainer_create(tw_model *model, const tw_dataset *dataset,
     t->data.size = sizeof t->data;
     tw_status s = tw_dataset_get_info(dataset, &t->data);
     if (s == TW_OK) s = check_fit(t);
-    if (s == TW_OK) s = make_loaders(t);
     if (s == TW_OK) s = tw_trainer_build(t);
+    if (s == TW_OK) s = tw_trainer_make_resident(t);
+    if (s == TW_OK) s = make_loaders(t);
     if (s == TW_OK) s = write_rng(&t->micro, o.seed, 0, 0);
     if (s != TW_OK) {
         tw_trainer_free(t);
@@ -179,7 +182,8 @@ void tw_trainer_free(tw_trainer *t) {
     tw_plan_free(t->validate[1].plan);
     tw_loader_free(t->loader);
     tw_loader_free(t->held_out);
-    void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema, t->count, t->loss};
+    void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema,
+                       t->count,     t->loss,         t->pictures,      t->index};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) b->release(b, vectors[i]);
     tw_trainer_metrics_free(t);
     tw_model_free(t->model);
@@ -197,6 +201,7 @@ size_t tw_trainer_batch_bytes(const tw_trainer *t) {
 tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
+    if (t->pictures) return tw_trainer_feed_resident(t, loader, p);
     TW_TRY(tw_loader_next(loader, &x, &labels));
     TW_TRY(tw_plan_feed(p->plan, p->x, x, tw_trainer_batch_bytes(t)));
     if (p->labels == TW_NONE) return TW_OK;
@@ -306,6 +311,7 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
     tw_trainer_memory m = {.size = sizeof m,
                            .weights = vector,
                            .rounded = t->rounded.bytes,
+                           .resident = tw_trainer_resident_bytes(t),
                            .gradients = vector,
                            .optimizer = 2 * vector,
                            .ema = t->ema ? vector : 0,

@@ -40,13 +40,17 @@ typedef struct tw_trainer_options {
     uint64_t seed;
     tw_recompute recompute;
     tw_precision precision;
+    /* A GPU keeps the pictures of a data set that holds them decoded, as bytes, where they are at
+     * most so many and at most a quarter of the memory that is free: then only their numbers
+     * travel. The batches are the same to the bit. */
+    int64_t resident_limit;
 } tw_trainer_options;
 
 #define TW_TRAINER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(tw_trainer_options), 1000, 64, 1, 1e-3, TW_LR_CONSTANT, 100, 0.9, 0.999, 1e-8, 0.0, \
             1.0, 0.999, 1, 0, 0.0, 0.0, 0.0, TW_WEIGHT_SIMPLE, 5.0, 0, TW_RECOMPUTE_NONE,          \
-            TW_PRECISION_F32                                                                       \
+            TW_PRECISION_F32, (int64_t)1 << 29                                                     \
     }
 
 /* A trainer of `model`'s weights. It holds the model; the data set must outlive it. A model with
@@ -110,7 +114,8 @@ typedef struct tw_trainer_memory {
     size_t size;
     size_t weights, gradients, optimizer, ema, arena, staging; /* bytes */
     size_t snapshot;                                           /* of one, while there is one */
-    size_t rounded; /* the weights in the network's format */
+    size_t rounded;  /* the weights in the network's format */
+    size_t resident; /* pictures on the device */
 } tw_trainer_memory;
 TW_API tw_status tw_trainer_get_memory(const tw_trainer *trainer, tw_trainer_memory *out);
 

@@ -5,6 +5,7 @@
 extern "C" {
 #include "backend/cuda/feed.h"
 #include "core/halfs.h"
+#include "data/dataset.h"
 #include "graph/internal.h"
 #include "graph/times.h"
 #include "train/internal.h"
@@ -349,6 +350,70 @@ TEST_F(CudaTraining, MetricsComeLater) {
         tw_dataset_free(d);
         tw_model_free(m);
     }
+}
+
+// Pictures that lie on the device make the batches that the host would send.
+TEST_F(CudaTraining, ResidentPicturesAreTheSame) {
+    std::vector<Floats> weights;
+    std::vector<double> held_out;
+    for (int64_t limit : {(int64_t)0, (int64_t)63 * 20, (int64_t)64 * 20}) {
+        Context c(TW_DEVICE_CUDA);
+        tw_model *m = MakeModel(c.get(), kUnet);
+        const int64_t shape[] = {8, 8, 1};
+        tw_dataset *d = nullptr;
+        ASSERT_EQ(tw_dataset_new(c.get(), "pictures", 20, 3, shape, &d), TW_OK);
+        d->bytes = static_cast<uint8_t *>(tw_allocate(c.get(), 20, 64));
+        int32_t *labels = static_cast<int32_t *>(tw_allocate(c.get(), 20, sizeof *labels));
+        for (int i = 0; i < 20 * 64; i++) d->bytes[i] = (uint8_t)(i * 2654435761u >> 9);
+        for (int i = 0; i < 20; i++) labels[i] = i % 3;
+        ASSERT_EQ(tw_dataset_set_labels(d, "pictures", labels, 20), TW_OK);
+        tw_trainer_options o = ThreeSteps(true);
+        o.resident_limit = limit;
+        tw_trainer *t = nullptr;
+        ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
+        tw_trainer_memory memory = {};
+        memory.size = sizeof memory;
+        ASSERT_EQ(tw_trainer_get_memory(t, &memory), TW_OK);
+        EXPECT_EQ(memory.resident, limit == 64 * 20 ? 64u * 20 : 0u);
+        for (int i = 0; i < 3; i++) {
+            const emulated::Counts before = emulated::counts();
+            ASSERT_EQ(tw_trainer_step(t, nullptr), TW_OK) << tw_context_error(c.get());
+            EXPECT_EQ(emulated::counts().waits, before.waits);
+        }
+        double loss = 0;
+        ASSERT_EQ(tw_trainer_validate(t, 1, 0, &loss), TW_OK);
+        held_out.push_back(loss);
+        weights.push_back(Storage(m, m->storage));
+        EXPECT_EQ(weights.back(), weights.front()) << limit;
+        EXPECT_EQ(held_out.back(), held_out.front()) << limit;
+        tw_trainer_free(t);
+        tw_dataset_free(d);
+        tw_model_free(m);
+    }
+}
+
+// All values of a byte, as the host makes numbers of them.
+TEST_F(CudaTraining, BytesBecomeTheHostsNumbers) {
+    Context c(TW_DEVICE_CUDA);
+    tw_backend *b = c.get()->backend;
+    uint8_t bytes[256];
+    for (int i = 0; i < 256; i++) bytes[i] = (uint8_t)i;
+    const int64_t index[] = {1, 0, 1};
+    void *pictures = nullptr, *which = nullptr, *out = nullptr;
+    ASSERT_EQ(b->allocate(b, 256, &pictures), TW_OK);
+    ASSERT_EQ(b->allocate(b, sizeof index, &which), TW_OK);
+    ASSERT_EQ(b->allocate(b, 3 * 128 * sizeof(float), &out), TW_OK);
+    ASSERT_EQ(b->upload(b, pictures, bytes, 256), TW_OK);
+    ASSERT_EQ(b->upload(b, which, index, sizeof index), TW_OK);
+    const tw_pictures_on_device p = {pictures, 2, {4, 8, 4}, which, 3};
+    ASSERT_EQ(b->gather(b, &p, out), TW_OK) << tw_context_error(c.get());
+    Floats got(3 * 128), all(256), want;
+    ASSERT_EQ(b->download(b, got.data(), out, got.size() * sizeof(float)), TW_OK);
+    tw_dataset_to_floats(bytes, 256, all.data());
+    for (int64_t i : index)
+        want.insert(want.end(), all.begin() + 128 * i, all.begin() + 128 * (i + 1));
+    EXPECT_EQ(got, want);
+    for (void *p : {pictures, which, out}) b->release(b, p);
 }
 
 // Batches large enough to travel on a stream of their own, early or late, give the bits of those

@@ -1,4 +1,5 @@
 /* A GPU as a backend: one stream, on which memory, copies and kernels are ordered. */
+#include "backend/cuda/gather.h"
 #include "backend/cuda/marks.h"
 
 #include <math.h>
@@ -259,6 +260,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .upload = cuda_upload,
                            .download = cuda_download,
                            .feed = tw_cuda_feed_upload,
+                           .gather = tw_cuda_gather,
                            .send = cuda_send,
                            .pin = tw_cuda_pin,
                            .unpin = tw_cuda_unpin,
