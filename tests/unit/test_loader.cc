@@ -78,6 +78,34 @@ std::vector<int> piece(const std::vector<int> &v, size_t first, size_t n) {
     return {v.begin() + static_cast<long>(first), v.begin() + static_cast<long>(first + n)};
 }
 
+// The numbers of the samples that a loader of samples would give, over several epochs.
+TEST(Loader, OfIndices) {
+    const Numbers numbers(10);
+    for (bool validation : {false, true}) {
+        Loader samples(numbers, 4, 7, 0.3, validation);
+        tw_loader_options o{};
+        o.batch = 4;
+        o.seed = 7;
+        o.holdout = 0.3;
+        o.validation = validation;
+        o.indices = true;
+        tw_loader *loader = nullptr;
+        ASSERT_EQ(tw_loader_create(nullptr, numbers.set, &o, &loader), TW_OK) << error();
+        std::vector<int> got;
+        for (int b = 0; b < 6; b++) {
+            const int64_t *index = nullptr;
+            const int32_t *labels = nullptr;
+            ASSERT_EQ(tw_loader_next_indices(loader, &index, &labels), TW_OK) << error();
+            for (int64_t i = 0; i < 4; i++) {
+                EXPECT_EQ(labels[i], 2 * index[i]);
+                got.push_back(static_cast<int>(index[i]));
+            }
+        }
+        EXPECT_EQ(got, samples.take(6));
+        tw_loader_free(loader);
+    }
+}
+
 TEST(Loader, EveryEpochIsAnotherPermutation) {
     Numbers numbers(50);
     Loader l(numbers, 7);
