@@ -1,5 +1,6 @@
 // What all launchers share: the error text and the limits of the device.
 #include "device/launch.cuh"
+#include "device/wgmma.cuh"
 
 namespace tw {
 
@@ -24,17 +25,36 @@ void note_launch(const char *name, const LaunchConfig &c, const void *kernel) {
     last_kernel = kernel;
 }
 
+#ifndef TW_EMULATOR
+// Work: none, it is asked about and never launched: its launch bound says for which GPU the code
+// was compiled. Limit: none.
+__global__ void __launch_bounds__(has_wgmma ? 128 : 256) built_for_kernel() {}
+
+// sm_90 code and PTX of older architectures run on compute capability 9.0 too, without wgmma.
+static bool built_with_wgmma(int device) {
+    static thread_local int known = -1;
+    static thread_local bool built;
+    if (device == known) return built;
+    cudaFuncAttributes attributes;
+    if (cudaFuncGetAttributes(&attributes, built_for_kernel) != cudaSuccess) return false;
+    known = device;
+    return built = attributes.maxThreadsPerBlock == 128;
+}
+#endif
+
 Limits device_limits() {
 #ifdef TW_EMULATOR
-    return Limits{emu::shared_limit(), emu::max_cluster(), 4};
+    return Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma()};
 #else
     // Attribute queries neither wait nor allocate, and are allowed while a stream is captured.
-    int device = 0, shared = 48 * 1024, major = 8, processors = 1;
+    int device = 0, shared = 48 * 1024, major = 8, minor = 0, processors = 1;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    return Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors};
+    return Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors,
+                  major == 9 && minor == 0 && built_with_wgmma(device)};
 #endif
 }
 

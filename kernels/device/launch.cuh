@@ -37,6 +37,7 @@ struct Limits {
     size_t shared; // bytes of shared memory a block may ask for
     unsigned cluster;
     unsigned processors;
+    bool wgmma; // and the code for this device was compiled with it
 };
 Limits device_limits();
 
@@ -59,7 +60,7 @@ twk_status launch_emulated(const char *name, emu::Site site, const LaunchConfig 
 
 #else
 
-// Hands out pieces of the block's dynamic shared memory, each 16-byte aligned.
+// Hands out pieces of the block's dynamic shared memory, each 16-byte aligned, the first 1024.
 class SharedArena {
   public:
     __device__ explicit SharedArena(unsigned char *base) : next_(base) {}
@@ -74,7 +75,7 @@ class SharedArena {
 };
 
 #define TW_SHARED(arena)                                                                           \
-    extern __shared__ __align__(128) unsigned char tw_shared_bytes[];                              \
+    extern __shared__ __align__(1024) unsigned char tw_shared_bytes[];                             \
     ::tw::SharedArena arena(tw_shared_bytes)
 #define TW_LAUNCH(kernel, config, ...) ::tw::launch_device(#kernel, kernel, config, __VA_ARGS__)
 

@@ -27,6 +27,7 @@ bool seeded;
 uint64_t filter_first, filter_count;
 size_t limit_shared = 227 * 1024;
 unsigned limit_cluster = 8;
+bool have_wgmma = true;
 uint64_t n_launches;
 
 uint64_t next_random() {
@@ -80,7 +81,9 @@ void run_blocks(unsigned n_threads) {
             resume(t);
             if (t->state != State::done) continue;
             left--;
-            if (t->block->live == 0) shared_close(t->block);
+            if (t->block->live) continue;
+            products_close(t->block);
+            shared_close(t->block);
         }
         if (!moved && left) report_stuck();
     }
@@ -109,6 +112,7 @@ void open_block(Block *b, const Launch &l, uint64_t linear, unsigned rank) {
         t->copy_serial = 0;
         order[rank * b->threads + i] = t;
     }
+    products_open(b);
     order_release(&b->open_point);
 }
 
@@ -225,6 +229,12 @@ void set_max_cluster(unsigned n) {
 }
 unsigned max_cluster() {
     return limit_cluster;
+}
+void set_wgmma(bool there) {
+    have_wgmma = there;
+}
+bool with_wgmma() {
+    return have_wgmma;
 }
 uint64_t launches() {
     return n_launches;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -216,6 +217,109 @@ TEST_F(Emulator, AtomicsAndFilteredBlocks) {
     tw::emu::set_block_filter(0, 0);
     EXPECT_EQ(count, 128u);
     EXPECT_EQ(largest, 767u);
+}
+
+// Whole numbers, so that products are exact, in bf16: the upper half of a float.
+std::vector<uint16_t> small_numbers(size_t n, unsigned seed) {
+    std::vector<uint16_t> bits(n);
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        const float v = (float)((int)(seed >> 16) % 17) - 8;
+        uint32_t word;
+        memcpy(&word, &v, 4);
+        bits[i] = (uint16_t)(word >> 16);
+    }
+    return bits;
+}
+
+float number(uint16_t bits) {
+    const uint32_t word = (uint32_t)bits << 16;
+    float v;
+    memcpy(&v, &word, 4);
+    return v;
+}
+
+class Wgmma : public Emulator {
+  protected:
+    std::vector<uint16_t> a = small_numbers(64 * 32, 1), b = small_numbers(128 * 32, 2);
+    std::vector<float> d = std::vector<float>(64 * 128);
+
+    twk_status run(bool columns, PlantedProduct fault = PlantedProduct::none) {
+        return planted_product(a.data(), b.data(), d.data(), columns, fault);
+    }
+    int wrong(bool columns) const {
+        int n = 0;
+        for (int row = 0; row < 64; row++)
+            for (int col = 0; col < 128; col++) {
+                float sum = 0;
+                for (int k = 0; k < 32; k++)
+                    sum += columns ? number(a[k * 64 + row]) * number(b[k * 128 + col])
+                                   : number(a[row * 32 + k]) * number(b[col * 32 + k]);
+                n += d[row * 128 + col] != sum;
+            }
+        return n;
+    }
+    void expect_fault(bool columns, PlantedProduct fault, const char *text) {
+        EXPECT_EQ(run(columns, fault), TWK_LAUNCH_FAILED) << text;
+        expect_report({"product_kernel", text});
+    }
+};
+
+TEST_F(Wgmma, RightProductsInEveryOrder) {
+    for (uint64_t seed = 1; seed <= 10; seed++)
+        for (bool columns : {false, true}) {
+            tw::emu::set_seed(seed);
+            ASSERT_EQ(run(columns), TWK_OK) << tw::emu::take_report();
+            EXPECT_EQ(wrong(columns), 0) << columns;
+        }
+}
+
+TEST_F(Wgmma, WrongDescriptors) {
+    using P = PlantedProduct;
+    for (bool columns : {false, true}) {
+        // Reads past what was taken, where it reaches so far, or the wrong elements.
+        for (P fault : {P::wrong_stride, P::wrong_swizzle, P::wrong_leading}) {
+            if (fault == P::wrong_leading && !columns) continue; // is not looked at
+            if (run(columns, fault) == TWK_OK) {
+                EXPECT_GT(wrong(columns), 1000) << (int)fault;
+            }
+        }
+        expect_fault(columns, P::misaligned, "not at a multiple of");
+    }
+    tw::emu::take_report();
+}
+
+TEST_F(Wgmma, WrongOrder) {
+    using P = PlantedProduct;
+    for (bool columns : {false, true}) {
+        expect_fault(columns, P::no_proxy_fence, "no fence_async_proxy()");
+        expect_fault(columns, P::no_fence, "no wgmma_fence()");
+        expect_fault(columns, P::no_wait, "products of wgmma in flight");
+        expect_fault(columns, P::no_commit, "products of wgmma in flight");
+        expect_fault(columns, P::d_touched, "D was written while products were adding to it");
+        EXPECT_EQ(run(columns, P::no_copy_wait), TWK_OK);
+        EXPECT_EQ(wrong(columns), 64 * 128); // NaN
+    }
+}
+
+TEST_F(Wgmma, TilesNotThereOrNoLongerThere) {
+    for (PlantedProduct fault : {PlantedProduct::no_barrier, PlantedProduct::tile_overwritten}) {
+#ifdef TW_EMU_TSAN
+        EXPECT_EXIT(run(false, fault), ::testing::ExitedWithCode(66), "data race");
+#else
+        for (uint64_t seed = 1; seed <= 10; seed++) {
+            tw::emu::set_seed(seed);
+            EXPECT_TRUE(run(false, fault) != TWK_OK || wrong(false)) << (int)fault;
+        }
+        expect_report({"its tiles changed while it read them"});
+#endif
+    }
+}
+
+TEST_F(Wgmma, DivergentWarpgroup) {
+    expect_fault(false, PlantedProduct::warp_left_out, "divergent warpgroup: thread");
+    expect_fault(false, PlantedProduct::other_product, "starts another product at planted.cu:");
+    expect_fault(false, PlantedProduct::lane_left_out, "lane 13 has started 0 products");
 }
 
 } // namespace

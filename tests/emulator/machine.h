@@ -16,6 +16,8 @@ constexpr unsigned max_blocks = 16; // of a cluster
 constexpr unsigned max_carves = 32;
 constexpr unsigned max_copies = 512;
 constexpr unsigned max_promises = 16;
+constexpr unsigned max_products = 32; // of a warpgroup in flight
+constexpr unsigned max_product_groups = 8;
 
 enum class State { ready, at_block, at_cluster, at_warp, at_mbarrier, done };
 
@@ -30,6 +32,23 @@ struct Copy {
 struct Promise {
     uint64_t *word;
     uint64_t copies;
+};
+
+// A thread's share of D while products add to it: taken away from the thread, which finds NaN.
+struct Share {
+    float *d;
+    unsigned products;
+    float value[64];
+};
+
+// What a thread has done of its warpgroup's products; serials count from the block's beginning.
+struct Products {
+    bool fenced;
+    uint64_t issued, done;
+    unsigned groups, groups_done;
+    uint64_t group_end[max_product_groups]; // serial after the group's last product
+    float *d[max_products];
+    Share share[4];
 };
 
 struct Block;
@@ -55,6 +74,8 @@ struct Thread {
     unsigned promises;
     Promise promise[max_promises];
     char promise_point;
+    Products products;
+    uint32_t proxy_epoch; // no other thread's, and another after every fence_async_proxy
 };
 
 // The lanes of a warp that wait for others, and one of them while all wait at the same meeting.
@@ -62,6 +83,13 @@ struct Waiting {
     uint32_t lanes;
     const Thread *like;
 };
+
+// A copy that landed in 16 bytes of shared memory.
+struct Landed {
+    uint32_t thread, epoch;
+};
+
+struct Warpgroup; // see wgmma.cpp
 
 struct Block {
     dim3 index;
@@ -78,6 +106,9 @@ struct Block {
     // that a thread still leaving one does not inherit what another did on its way to the next.
     char open_point, point[2];
     unsigned generation;
+    Landed *landed; // of the thread's copies, for each 16 bytes; the epoch tells which still count
+    size_t landed_bytes;
+    Warpgroup *warpgroup[max_threads / 128];
 };
 
 extern Block blocks[max_blocks]; // of the running cluster
@@ -112,6 +143,13 @@ void meet_begin();
 void shared_open(Block *block, size_t bytes);
 // Looks at the gaps (where AddressSanitizer does not) and closes the region.
 void shared_close(Block *block);
+
+// The elements of a word of an operand as the tensor cores see them, and how many they are.
+int matrix_elements(Mma kind, uint32_t word, float *out);
+
+// A block's products, for one run of it.
+void products_open(Block *block);
+void products_close(Block *block);
 
 // The thread's copies up to the one with serial `before` land; the later ones stay in flight.
 void copies_land(Thread *thread, uint64_t before);

@@ -1,9 +1,7 @@
 // Matrix operations of a warp. Lane l holds its words of a fragment as kernels/device/mma.cuh draws
 // them; the last lane to arrive calculates for all. Not instrumented for races, so that writing
 // into the other lanes' registers is no race; the reads of shared memory are reported lane by lane.
-#include "tw_emulator.h"
-
-#include "fiber.h"
+#include "machine.h"
 
 namespace tw::emu {
 namespace {
@@ -52,9 +50,10 @@ float half_to_float(uint32_t h) {
     return sign ? -tiny : tiny;
 }
 
-// The elements of one word of a fragment: two 16-bit ones, or a fp32 one of which the unit sees the
-// first 19 bits.
-int elements(Mma kind, uint32_t word, float *out) {
+} // namespace
+
+// Two 16-bit elements, or a fp32 one of which the unit sees the first 19 bits.
+int matrix_elements(Mma kind, uint32_t word, float *out) {
     if (kind == Mma::tf32) {
         out[0] = from_bits(word & 0xffffe000u);
         return 1;
@@ -65,6 +64,8 @@ int elements(Mma kind, uint32_t word, float *out) {
     }
     return 2;
 }
+
+namespace {
 
 // Of local arrays alone, with constant bounds: there is nothing for a sanitizer to look at.
 __attribute__((no_sanitize("address", "undefined"))) void
@@ -87,7 +88,7 @@ void multiply_all(void *const *lanes) {
         for (int l = 0; l < 32; l++)
             for (int w = 0; w < 2; w++) {
                 float e[2];
-                const int n = elements(first.kind, call[l]->b[2 * j + w], e);
+                const int n = matrix_elements(first.kind, call[l]->b[2 * j + w], e);
                 for (int i = 0; i < n; i++)
                     b[j][w * 4 * per + l % 4 * per + i][l / 4] = (double)e[i];
             }
@@ -96,7 +97,7 @@ void multiply_all(void *const *lanes) {
         for (int l = 0; l < 32; l++)
             for (int w = 0; w < 4; w++) {
                 float e[2];
-                const int n = elements(first.kind, call[l]->a[4 * i + w], e);
+                const int n = matrix_elements(first.kind, call[l]->a[4 * i + w], e);
                 for (int q = 0; q < n; q++)
                     a[l / 4 + 8 * (w % 2)][w / 2 * 4 * per + l % 4 * per + q] = (double)e[q];
             }

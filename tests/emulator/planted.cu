@@ -4,7 +4,9 @@
 #include "../../kernels/device/launch.cuh"
 #include "../../kernels/device/copy.cuh"
 #include "../../kernels/device/mbarrier.cuh"
+#include "../../kernels/device/swizzle.cuh"
 #include "../../kernels/device/warp.cuh"
+#include "../../kernels/device/wgmma.cuh"
 #include "../../kernels/device/cluster.cuh"
 
 namespace {
@@ -127,6 +129,68 @@ __global__ void ring_kernel(const float *in, float *out, int fault) {
     }
 }
 
+// A's tile and B's behind it, a chunk of every eighth (rows) or fourth (columns) line a thread.
+void copy_tiles(unsigned char *tiles, const uint16_t *a, const uint16_t *b, int columns) {
+    for (unsigned i = threadIdx.x; i < 192 * 4; i += 128) {
+        const bool second = i >= 64 * 4;
+        const unsigned chunk = second ? i - 64 * 4 : i, across = second ? 16 : 8;
+        const unsigned k = chunk / across, c = chunk % across;
+        const unsigned at = columns ? c / 8 * 4096 + tw::swizzled<128>(k, c % 8)
+                                    : tw::swizzled<64>(chunk / 4, chunk % 4);
+        tw::copy_async_16(tiles + (second ? 4096 : 0) + at, (second ? b : a) + 8 * chunk);
+    }
+    tw::copy_async_commit();
+}
+
+void start_products(float (&d)[64], const unsigned char *tiles, int columns, PlantedProduct fault) {
+    using P = PlantedProduct;
+    for (unsigned step = 0; step < 2; step++) {
+        if (!columns) {
+            const unsigned stride = fault == P::wrong_stride ? 1024 : 512;
+            const tw::Swizzle swizzle =
+                fault == P::wrong_swizzle ? tw::Swizzle::bytes_32 : tw::Swizzle::bytes_64;
+            const unsigned char *const other =
+                tiles + (fault == P::other_product && threadIdx.x >= 96 ? 512 : 0);
+            tw::wgmma_multiply<false, false>(
+                tw::bf16{}, d, tw::wgmma_rows(other + 32 * step),
+                tw::wgmma_descriptor(tiles + 4096 + 32 * step, 16, stride, swizzle));
+        } else {
+            const unsigned leading = fault == P::wrong_leading ? 2048 : 4096;
+            const unsigned stride = fault == P::wrong_stride ? 512 : 1024;
+            const tw::Swizzle swizzle =
+                fault == P::wrong_swizzle ? tw::Swizzle::bytes_64 : tw::Swizzle::bytes_128;
+            tw::wgmma_multiply<true, true>(
+                tw::bf16{}, d, tw::wgmma_columns(tiles + 2048 * step, 4096),
+                tw::wgmma_descriptor(tiles + 4096 + 2048 * step, leading, stride, swizzle));
+        }
+    }
+}
+
+__global__ void product_kernel(const uint16_t *a, const uint16_t *b, float *out, int columns,
+                               PlantedProduct fault) {
+    using P = PlantedProduct;
+    TW_SHARED(arena);
+    if (fault == P::misaligned) arena.take<unsigned char>(128);
+    unsigned char *tiles = arena.take<unsigned char>(192 * 64);
+    copy_tiles(tiles, a, b, columns);
+    if (fault != P::no_copy_wait) tw::copy_async_wait<0>();
+    if (fault != P::no_proxy_fence) tw::fence_async_proxy();
+    if (fault != P::no_barrier) tw::sync_block();
+    float d[64] = {};
+    if (fault != P::no_fence) tw::wgmma_fence();
+    const bool left_out = (fault == P::warp_left_out && threadIdx.x >= 96) ||
+                          (fault == P::lane_left_out && threadIdx.x == 77);
+    if (!left_out) start_products(d, tiles, columns, fault);
+    if (fault != P::no_commit) tw::wgmma_commit();
+    if (fault == P::d_touched) d[5] = 1.0f;
+    if (fault == P::tile_overwritten && threadIdx.x < 32)
+        tw::copy_async_16(tiles + 16 * threadIdx.x, a);
+    if (fault != P::no_wait) tw::wgmma_wait<0>();
+    const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+    for (unsigned i = 0; i < 64; i++)
+        out[(row + i / 2 % 2 * 8) * 128 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
 tw::LaunchConfig config(unsigned grid, unsigned block, size_t shared, unsigned cluster = 1) {
     tw::LaunchConfig c;
     c.grid = dim3(grid);
@@ -161,6 +225,10 @@ twk_status planted_exchange(int *out, int blocks, int n, int cluster, int linger
 }
 twk_status planted_ring(const float *in, float *out, int fault) {
     return TW_LAUNCH(ring_kernel, config(1, 64, 16 + 16 + 512), in, out, fault);
+}
+twk_status planted_product(const uint16_t *a, const uint16_t *b, float *d, int columns,
+                           PlantedProduct fault) {
+    return TW_LAUNCH(product_kernel, config(1, 128, 128 + 192 * 64), a, b, d, columns, fault);
 }
 twk_status planted_count(uint32_t *count, uint32_t *largest, int blocks, int n) {
     return TW_LAUNCH(count_kernel, config(blocks, n, 0), count, largest);

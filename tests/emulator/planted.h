@@ -14,3 +14,24 @@ twk_status planted_shared_too_small(const int *in, int *out, int n);
 // A warp copies, another reads: 1 it does not wait, 2 with the wrong parity, 3 one lane never
 // arrives, 4 nobody made the barrier, 5 the place is not given back before it is filled again.
 twk_status planted_ring(const float *in, float *out, int fault);
+// d[64][128] = a[64][32] b[128][32]^T in bf16, or with columns a[32][64]^T b[32][128], by wgmma.
+enum class PlantedProduct {
+    none,
+    no_copy_wait,
+    no_proxy_fence,
+    no_barrier,
+    no_fence,
+    no_wait,
+    no_commit,
+    d_touched,
+    tile_overwritten,
+    wrong_stride,
+    wrong_leading,
+    wrong_swizzle,
+    misaligned,
+    warp_left_out,
+    lane_left_out,
+    other_product,
+};
+twk_status planted_product(const uint16_t *a, const uint16_t *b, float *d, int columns,
+                           PlantedProduct fault);

@@ -13,8 +13,11 @@ namespace tw::emu {
 static constexpr size_t gap = 64;
 static constexpr unsigned char canary = 0xff; // also a NaN, for what is read before it is written
 
+// A carve-out begins where it would on a GPU, but for a multiple of this.
+static constexpr size_t period = 1024;
+
 void shared_open(Block *b, size_t bytes) {
-    const size_t total = bytes + (max_carves + 2) * 2 * gap;
+    const size_t total = bytes + (max_carves + 2) * (gap + period);
 #ifdef TW_EMU_TSAN
     // Fresh pages: the last block's accesses must not look like this block's.
     b->shared = static_cast<char *>(
@@ -79,11 +82,13 @@ void *shared_take(unsigned index, size_t bytes) {
         return b->shared + b->offset[index];
     }
     if (index > b->carves || index >= max_carves) FAULT_HERE("carve-out %u out of order", index);
+    const size_t before = b->used;
     b->used += (bytes + 15) / 16 * 16;
     if (b->used > current_launch->shared)
         FAULT_HERE("takes %zu bytes of shared memory, launched with %zu", b->used,
                    current_launch->shared);
-    const size_t at = (carve_end(b) + gap + 63) / 64 * 64;
+    const size_t free = carve_end(b) + gap;
+    const size_t at = free + (before + period - free % period) % period;
     b->offset[index] = at;
     b->bytes[index] = bytes;
     b->carves++;
@@ -136,6 +141,9 @@ void copies_land(Thread *t, uint64_t before) {
         note_write(c.dst, c.bytes);
         memcpy(c.dst, c.src, c.valid);
         memset(c.dst + c.valid, 0, c.bytes - c.valid);
+        const size_t at = (size_t)(c.dst - t->block->shared);
+        if (at < t->block->shared_bytes)
+            t->block->landed[at / 16] = Landed{t->warp * 32 + t->lane, t->proxy_epoch};
     }
     t->copies -= landed;
     memmove(t->copy, t->copy + landed, t->copies * sizeof *t->copy);

@@ -51,6 +51,8 @@ void set_shared_limit(size_t bytes);
 size_t shared_limit();
 void set_max_cluster(unsigned blocks);
 unsigned max_cluster();
+void set_wgmma(bool there);
+bool with_wgmma();
 // Number of launches so far: tests of fusions count them.
 uint64_t launches();
 // Takes every launch as a function to call when its turn comes (false: it reported a fault), where
@@ -84,6 +86,18 @@ void load_matrices(uint32_t *r, int count, bool transposed, const void *row, Sit
 // m x n products of fragments, added to c; see kernels/device/mma.cuh.
 enum class Mma { bf16, f16, tf32 };
 void multiply(Mma kind, float *c, const uint32_t *a, const uint32_t *b, int m, int n, Site site);
+// wgmma, see kernels/device/wgmma.cuh: d (64 x 128) += a b, told by descriptors.
+struct Product {
+    Mma kind;
+    uint64_t a, b;
+    bool a_columns, b_columns;
+};
+unsigned shared_address(const void *p);
+void fence_async_proxy();
+void wgmma_fence();
+void wgmma_multiply(const Product &product, float *d, Site site);
+void wgmma_commit();
+void wgmma_wait(unsigned groups_left, Site site);
 void *shared_take(unsigned index, size_t bytes);
 unsigned cluster_rank();
 unsigned cluster_size();
