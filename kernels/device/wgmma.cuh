@@ -17,9 +17,8 @@
 //
 //   rows      K runs fastest, rows of 64 bytes, swizzled<64>: eight rows are 512 bytes. 16 further
 //             along K is 32 bytes further.
-//   columns   K runs slowest: lines of 64 elements (128 bytes), one for each k, swizzled<128>:
-//   eight
-//             k are 1024 bytes, 16 further along K is 2048 bytes further. The next 64 columns are
+//   columns   K runs slowest: lines of 64 elements (128 bytes), one for each k, swizzled<128>: 8 k
+//             are 1024 bytes, 16 further along K is 2048 bytes further. The next 64 columns are
 //             `apart` bytes away.
 //
 // Copies into shared memory go another way than these reads (the generic proxy, the asynchronous

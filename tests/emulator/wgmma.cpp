@@ -48,7 +48,7 @@ Descriptor decode(uint64_t bits) {
                       widths[bits >> 62]};
 }
 
-// Address of a chunk: `row` of eight bytes times the width, counted within its group of eight.
+// The permutation is of addresses: bits from 7 on are added, exclusive or, to those from 4 on.
 unsigned permuted(const Descriptor &d, unsigned at) {
     return at ^ (at >> 7 & (d.width - 1)) << 4;
 }
@@ -75,7 +75,8 @@ void check(const char *which, uint64_t bits, Site site) {
                    base_name(site.file), site.line, which, d.start, 128 * d.width);
 }
 
-// One chunk, which lies in a carve-out and whose copy, if one brought it, has been fenced.
+// One chunk, which lies in a carve-out and whose copy, if one brought it, has been fenced (plain
+// stores are not followed).
 void read_chunk(unsigned char *to, unsigned at, Site site) {
     Block *b = current->block;
     for (unsigned i = 0; i < b->carves; i++) {

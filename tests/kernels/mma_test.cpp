@@ -87,6 +87,28 @@ TEST_F(MatrixTest, Products) {
         }
 }
 
+TEST_F(MatrixTest, ProductsOfAWarpgroup) {
+    if (!wrappers_has_wgmma()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
+    for (twk_format f : {TWK_BF16, TWK_F16})
+        for (int form = 0; form < 4; form++) {
+            const bool ac = form & 1, bc = form & 2;
+            const auto draw = [&](int64_t n) { // products and sums are exact
+                std::vector<double> v((size_t)n);
+                for (double &x : v) x = (double)pick(33) - 16;
+                return v;
+            };
+            const Tensor a(f, draw(64 * 32)), b(f, draw(128 * 32));
+            Tensor d(TWK_F32, 64 * 128);
+            LAUNCH_OK(wrappers_warpgroup(f, ac, bc, a.data(), b.data(), d.f32(), nullptr));
+            std::vector<double> want(64 * 128);
+            for (size_t i = 0; i < want.size(); i++)
+                for (size_t k = 0; k < 32; k++)
+                    want[i] += a.v[ac ? k * 64 + i / 128 : i / 128 * 32 + k] *
+                               b.v[bc ? k * 128 + i % 128 : i % 128 * 32 + k];
+            EXPECT_EQ(d.read(), want) << name_of(f) << " form " << form;
+        }
+}
+
 // How many times shared memory must be read for lanes that want `bytes` bytes each (eight lanes of
 // 16, or a warp of 4): the largest number of different words that one of its 32 banks has to give.
 int passes(const std::vector<unsigned> &addresses, unsigned bytes = 16) {

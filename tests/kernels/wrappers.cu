@@ -12,6 +12,7 @@
 #include "device/mma.cuh"
 #include "device/swizzle.cuh"
 #include "device/warp.cuh"
+#include "device/wgmma.cuh"
 
 namespace tw {
 namespace {
@@ -155,6 +156,47 @@ __global__ void multiply_kernel(const unsigned char *a, const unsigned char *b, 
                     c[i][j].c[e];
 }
 
+// A tile of ROWS rows of 32 elements, or of 32 k of ROWS elements.
+template <int ROWS, bool COLUMNS>
+TW_DEVICE void copy_warpgroup_tile(unsigned char *tile, const unsigned char *from) {
+    for (unsigned i = threadIdx.x; i < ROWS * 4; i += 128) {
+        const unsigned k = i / (ROWS / 8), c = i % (ROWS / 8);
+        const unsigned at =
+            COLUMNS ? c / 8 * 4096 + swizzled<128>(k, c % 8) : swizzled<64>(i / 4, i % 4);
+        copy_async_16(tile + at, from + 16 * i);
+    }
+}
+
+template <bool COLUMNS> TW_DEVICE uint64_t warpgroup_operand(const unsigned char *tile, int step) {
+    return COLUMNS ? wgmma_columns(tile + 2048 * step, 4096) : wgmma_rows(tile + 32 * step);
+}
+
+template <typename T, bool A_COLUMNS, bool B_COLUMNS>
+__global__ void warpgroup_kernel(const unsigned char *a, const unsigned char *b, float *out) {
+    if constexpr (has_wgmma) {
+        TW_SHARED(arena);
+        unsigned char *tiles = arena.take<unsigned char>(192 * 64);
+        copy_warpgroup_tile<64, A_COLUMNS>(tiles, a);
+        copy_warpgroup_tile<128, B_COLUMNS>(tiles + 4096, b);
+        copy_async_commit();
+        copy_async_wait<0>();
+        fence_async_proxy();
+        sync_block();
+        float d[64] = {};
+        wgmma_fence();
+        for (int step = 0; step < 2; step++)
+            wgmma_multiply<A_COLUMNS, B_COLUMNS>(T{}, d, warpgroup_operand<A_COLUMNS>(tiles, step),
+                                                 warpgroup_operand<B_COLUMNS>(tiles + 4096, step));
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_settle(d);
+        const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+#pragma unroll
+        for (unsigned i = 0; i < 64; i++)
+            out[(row + i / 2 % 2 * 8) * 128 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
+    }
+}
+
 __global__ void ring_kernel(const uint32_t *in, int rounds, uint32_t *sums) {
     TW_SHARED(arena);
     Mbarrier *full = arena.take<Mbarrier>(2), *empty = arena.take<Mbarrier>(2);
@@ -237,6 +279,24 @@ twk_status wrappers_multiply(twk_format format, const void *a, const void *b, fl
         using MATH = std::conditional_t<std::is_same<decltype(t), float>::value, tf32, decltype(t)>;
         return TW_LAUNCH((multiply_kernel<MATH>), c, static_cast<const unsigned char *>(a),
                          static_cast<const unsigned char *>(b), d);
+    });
+}
+bool wrappers_has_wgmma() {
+    return device_limits().wgmma;
+}
+twk_status wrappers_warpgroup(twk_format format, bool a_columns, bool b_columns, const void *a,
+                              const void *b, float *d, twk_stream stream) {
+    LaunchConfig c = config_of(128, 128, stream);
+    c.shared = 192 * 64;
+    return with_flag(a_columns, [&](auto ac) {
+        return with_flag(b_columns, [&](auto bc) {
+            const auto *from_a = static_cast<const unsigned char *>(a);
+            const auto *from_b = static_cast<const unsigned char *>(b);
+            constexpr bool by_a = decltype(ac)::value, by_b = decltype(bc)::value;
+            if (format == TWK_BF16)
+                return TW_LAUNCH((warpgroup_kernel<bf16, by_a, by_b>), c, from_a, from_b, d);
+            return TW_LAUNCH((warpgroup_kernel<f16, by_a, by_b>), c, from_a, from_b, d);
+        });
     });
 }
 unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk) {

@@ -39,6 +39,12 @@ twk_status wrappers_ring(const uint32_t *in, int rounds, uint32_t *sums, twk_str
 // two steps along K from tiles with rows of 64 bytes.
 twk_status wrappers_multiply(twk_format format, const void *a, const void *b, float *d,
                              twk_stream stream);
+// Whether the device and the code for it have wgmma; then d[64][128] (+)= a b by one warpgroup in
+// two steps along K, in bf16 or fp16: a[64][32] or, by columns, [32][64], and b[128][32] or
+// [32][128].
+bool wrappers_has_wgmma();
+twk_status wrappers_warpgroup(twk_format format, bool a_columns, bool b_columns, const void *a,
+                              const void *b, float *d, twk_stream stream);
 // Byte offset of a chunk in a swizzled tile, and in one of which words are read.
 unsigned wrappers_swizzled(int row_bytes, unsigned row, unsigned chunk);
 unsigned wrappers_swizzled_words(int row_bytes, unsigned row, unsigned chunk);
