@@ -45,9 +45,10 @@ typedef enum twk_tile {
     TWK_TILE_128X128 = 1,
     TWK_TILE_64X64 = 2,
     TWK_TILE_128X16 = 3,
-    TWK_TILE_128X64 = 4, /* exact fp32, which has no other */
-    TWK_TILE_16X128 = 5, /* weights' gradients alone: of few output channels, */
-    TWK_TILE_128X32 = 6, /* of few input channels */
+    TWK_TILE_128X64 = 4,        /* exact fp32, which has no other */
+    TWK_TILE_16X128 = 5,        /* weights' gradients alone: of few output channels, */
+    TWK_TILE_128X32 = 6,        /* of few input channels */
+    TWK_TILE_128X128_WGMMA = 7, /* bf16 and fp16, aligned, on compute capability 9.0 */
 } twk_tile;
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 // Matrix products of a batch, which a linear layer is one of: d = a b^T, rows of a by rows of b.
-#include "device/launch.cuh"
-#include "gemm_core.cuh"
 #include "gemm_epilogue.cuh"
+#include "gemm_tiles.cuh"
+#include "gemm_warpgroup.cuh"
 #include "slices.cuh"
 
 namespace tw {
@@ -61,8 +61,8 @@ template <typename T, int ROWS, bool WIDE> class MatrixRows {
 
 // The same in a tile of columns: rows are 1 apart, each k starts at a multiple of 16 bytes, and
 // rows come in whole chunks.
-template <typename T, int ROWS> class MatrixColumns {
-    using Slot = ColumnSlot<T, ROWS>;
+template <typename T, int ROWS, bool LINES> class MatrixColumns {
+    using Slot = ColumnSlot<T, ROWS, LINES>;
 
   public:
     TW_DEVICE MatrixColumns(const GemmOperand &m, int64_t batch, int row0, int k, int first_tile)
@@ -91,7 +91,7 @@ template <typename T, int ROWS> class MatrixColumns {
 template <typename TILE, int ROWS, Form FORM, bool WIDE>
 using Matrix =
     std::conditional_t<FORM == Form::rows, MatrixRows<typename TILE::Storage, ROWS, WIDE>,
-                       MatrixColumns<typename TILE::Storage, ROWS>>;
+                       MatrixColumns<typename TILE::Storage, ROWS, TILE::warpgroup>>;
 
 template <typename MATH> using Gemm128x128 = Tile<MATH, 128, 128, 2, 2>;
 template <typename MATH> using Gemm64x64 = Tile<MATH, 64, 64, 2, 4>;
@@ -110,31 +110,33 @@ TW_DEVICE Epilogue epilogue_of_product(const GemmInput &in, Epilogue e, int64_t 
 
 // Work: a block of four warps owns a tile of BM rows of a by BN rows of b of one product of the
 // batch and, where the sum is split, a part of it; neighbouring blocks share their rows of a.
-// Limit: the tensor cores through mma.sync at 128 x 128, shared memory at 64 x 64, device memory
-// where k is short, the fp32 units in exact fp32.
+// Limit: L2 and shared memory by wgmma, the tensor cores through mma.sync at 128 x 128, shared
+// memory at 64 x 64, device memory where k is short, the fp32 units in exact fp32.
 template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     gemm_kernel(const GemmInput in, const Epilogue shared_by_all) {
     using T = typename TILE::Storage;
-    TW_SHARED(arena);
-    unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(in.b.rows, TILE::bn);
-    const int row0 = (int)blockIdx.x / across * TILE::bm;
-    const int column0 = (int)blockIdx.x % across * TILE::bn;
-    const int64_t batch = blockIdx.y;
-    const int split = (int)blockIdx.z, first = split * in.tiles_a_split;
-    Matrix<TILE, TILE::bm, A_FORM, WIDE> a(in.a, batch, row0, in.k, first);
-    Matrix<TILE, TILE::bn, B_FORM, WIDE> b(in.b, batch, column0, in.k, first);
-    float *const d = multiply_rows<TILE, A_FORM, B_FORM>(
-        memory, a, b, smaller(in.tiles_a_split, in.tiles - first));
-    const Epilogue e = epilogue_of_product<T>(in, shared_by_all, batch);
-    if (e.slices)
-        leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
-    else if (in.add)
-        add_tile<TILE::bm, TILE::bn, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns,
-                                               e.scale, d, row0, column0);
-    else
-        finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+    if constexpr (TILE::built) {
+        TW_SHARED(arena);
+        unsigned char *memory = arena.take<unsigned char>(TILE::shared);
+        const int across = ceil_div(in.b.rows, TILE::bn);
+        const int row0 = (int)blockIdx.x / across * TILE::bm;
+        const int column0 = (int)blockIdx.x % across * TILE::bn;
+        const int64_t batch = blockIdx.y;
+        const int split = (int)blockIdx.z, first = split * in.tiles_a_split;
+        Matrix<TILE, TILE::bm, A_FORM, WIDE> a(in.a, batch, row0, in.k, first);
+        Matrix<TILE, TILE::bn, B_FORM, WIDE> b(in.b, batch, column0, in.k, first);
+        float *const d = multiply_tiles<TILE, A_FORM, B_FORM>(
+            memory, a, b, smaller(in.tiles_a_split, in.tiles - first));
+        const Epilogue e = epilogue_of_product<T>(in, shared_by_all, batch);
+        if (e.slices)
+            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
+        else if (in.add)
+            add_tile<TILE::bm, TILE::bn, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns,
+                                                   e.scale, d, row0, column0);
+        else
+            finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+    }
 }
 
 constexpr int gather_size = 64, gather_ld = gather_size + 8;
@@ -172,16 +174,14 @@ int64_t blocks_of(const twk_gemm_args &a, int bm, int bn) {
     return a.batch * ceil_div<int64_t>(a.m, bm) * ceil_div<int64_t>(a.n, bn);
 }
 
-// The large tile where it gives a block to nine processors of ten, as in convolutions, or would
-// with the sum in parts of eight tiles.
+// The large tile where it gives a block to enough processors, as in convolutions, or would with the
+// sum in parts of eight tiles.
 twk_tile choose_tile(const twk_gemm_args &a, bool wide, int tiles) {
     if (a.tile != TWK_TILE_AUTO) return a.tile;
     if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
     const int64_t parts = a.add_f32 ? larger(1, tiles / 8) : 1;
-    const bool enough =
-        10 * blocks_of(a, 128, 128) * parts >= 9 * (int64_t)device_limits().processors;
-    return wide && a.n > 64 && (a.m > 64 || !a.add_f32) && enough ? TWK_TILE_128X128
-                                                                  : TWK_TILE_64X64;
+    const bool large = wide && a.n > 64 && (a.m > 64 || !a.add_f32);
+    return large ? large_tile(a.format, blocks_of(a, 128, 128) * parts) : TWK_TILE_64X64;
 }
 
 Choice choose(const twk_gemm_args &a) {
@@ -189,11 +189,9 @@ Choice choose(const twk_gemm_args &a) {
     c.wide = is_wide(a);
     c.tiles = (int)ceil_div<int64_t>(a.k, tile_row_bytes / (int)format_bytes(a.format));
     c.tile = choose_tile(a, c.wide, c.tiles);
-    const int bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
-    const int bn = c.tile == TWK_TILE_128X128 ? 128 : 64;
-    const int resident = c.tile == TWK_TILE_128X128           ? 2
-                         : c.tile == TWK_TILE_64X64 && c.wide ? 4
-                                                              : 3;
+    const bool large = is_large(c.tile);
+    const int bm = c.tile == TWK_TILE_64X64 ? 64 : 128, bn = large ? 128 : 64;
+    const int resident = large ? 2 : c.tile == TWK_TILE_64X64 && c.wide ? 4 : 3;
     c.splits = a.splits > 0
                    ? smaller(smaller(a.splits, c.tiles), 65535)
                    : choose_parts(blocks_of(a, bm, bn), resident, c.tiles, a.batch * a.m * a.n);
@@ -237,6 +235,10 @@ twk_status launch_tensor(const twk_gemm_args &a, const Choice &c, const GemmInpu
                       : launch<GemmGather<MATH>, Form::rows, Form::rows, false>(a, in, e, stream);
     if (c.tile == TWK_TILE_128X128 && c.wide)
         return launch_forms<Gemm128x128<MATH>>(a, in, e, stream);
+    if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
+        if (c.tile == TWK_TILE_128X128_WGMMA && c.wide && device_limits().wgmma)
+            return launch_forms<WarpgroupTile<MATH>>(a, in, e, stream);
+    }
     return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
 }
 
@@ -303,7 +305,7 @@ twk_status check(const twk_gemm_args &a) {
     const int64_t most = 0x3fffffff;
     TW_REQUIRE(is_format(a.format), "matrix product: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "matrix product: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "matrix product: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "matrix product: unknown tile");
     TW_REQUIRE(a.batch > 0 && a.m > 0 && a.n > 0 && a.k > 0,
                "matrix product: sizes must be positive");
     if (a.m > most || a.n > most || a.k > most || a.batch > 65535 || a.m * a.n > most << 10)

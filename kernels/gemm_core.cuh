@@ -56,21 +56,29 @@ constexpr TW_BOTH unsigned column_chunk(unsigned row, unsigned chunk) {
         return swizzled<row_bytes>(row, chunk);
 }
 
+// The same where a warpgroup reads the tile: 64 columns of every k in a line of their own.
+template <int DEPTH> constexpr TW_BOTH unsigned line_chunk(unsigned row, unsigned chunk) {
+    return chunk / 8 * (DEPTH * 128) + swizzled<128>(row, chunk % 8);
+}
+
 // A thread's part of the copies of a tile of columns: the same chunk of every `pass`-th row along
 // K. Where the tile is narrow some threads have none.
-template <typename T, int COUNT> struct ColumnSlot {
+template <typename T, int COUNT, bool LINES = false> struct ColumnSlot {
     static constexpr int row_bytes = COUNT * (int)sizeof(T), chunks = row_bytes / 16;
     static constexpr int depth = tile_row_bytes / (int)sizeof(T);
     static constexpr int pass = smaller(tile_threads / chunks, depth), passes = depth / pass;
     static_assert(pass % (sizeof(T) == 4 ? 4 : 8) == 0, "passes shift a swizzled tile unchanged");
+    static_assert(!LINES || (sizeof(T) == 2 && COUNT % 64 == 0), "whole lines of 16-bit elements");
+    static constexpr int step = pass * (LINES ? 128 : row_bytes);
     int row, chunk;
     unsigned at;
     TW_DEVICE ColumnSlot()
         : row((int)threadIdx.x / chunks), chunk((int)threadIdx.x % chunks),
-          at(column_chunk<T, COUNT>((unsigned)row, (unsigned)chunk)) {}
+          at(LINES ? line_chunk<depth>((unsigned)row, (unsigned)chunk)
+                   : column_chunk<T, COUNT>((unsigned)row, (unsigned)chunk)) {}
     TW_DEVICE bool used() const { return pass * chunks == tile_threads || row < pass; }
     TW_DEVICE int column() const { return chunk * per_16<T>; }
-    TW_DEVICE unsigned offset(int i) const { return at + (unsigned)(i * pass * row_bytes); }
+    TW_DEVICE unsigned offset(int i) const { return at + (unsigned)(i * step); }
 };
 
 // 16 bytes that are put together element by element, for rows whose start is not aligned.
@@ -91,6 +99,7 @@ template <typename T> struct Chunk {
 template <typename MATH_, int BM_, int BN_, int WARPS_M, int BLOCKS> struct Tile {
     using Math = MATH_;
     using Storage = typename StorageOf<Math>::Type;
+    static constexpr bool warpgroup = false, built = true;
     static constexpr int bm = BM_, bn = BN_, blocks = BLOCKS;
     static constexpr int warp_m = bm / WARPS_M, warp_n = bn * WARPS_M / (tile_threads / 32);
     static constexpr int depth = tile_row_bytes / (int)sizeof(Storage);

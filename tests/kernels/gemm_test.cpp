@@ -121,6 +121,8 @@ constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
 
 void expect_right(const Case &z) {
     for (Math math : every_math) {
+        if (z.tile == TWK_TILE_128X128_WGMMA && (math == Math::fp32 || math == Math::tf32))
+            continue;
         Gemm g(z, math);
         g.launch();
         if (::testing::Test::HasFatalFailure()) return;
@@ -160,6 +162,42 @@ TEST_F(GemmTest, StridesTilesAndTerms) {
 }
 
 constexpr bool forms[][2] = {{false, false}, {false, true}, {true, false}, {true, true}};
+
+// By wgmma: one tile and a little more in each direction, more tiles along K than stages, fewer.
+TEST_F(GemmTest, Warpgroups) {
+    if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
+    for (const bool *form : forms) {
+        for (int64_t k : {8, 72, 272}) {
+            Case z = {1, 136, 144, k};
+            if (k == 72) z.m = 128, z.n = 128, z.splits = 2;
+            if (k == 8) z.m = 24, z.n = 40, z.batch = 2;
+            z.tile = TWK_TILE_128X128_WGMMA;
+            z.a_columns = form[0];
+            z.b_columns = form[1];
+            z.add = form[0] && form[1];
+            expect_right(z);
+        }
+    }
+    Case z = {1, 130, 136, 40};
+    z.a_extra = 8;
+    z.bias = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    z.tile = TWK_TILE_128X128_WGMMA;
+    expect_right(z);
+    Gemm unaligned({1, 8, 8, 7}, Math::bf16);
+    unaligned.arg.tile = TWK_TILE_128X128_WGMMA;
+    EXPECT_EQ(twk_gemm(&unaligned.arg, nullptr), TWK_UNSUPPORTED);
+    Gemm exact({1, 8, 8, 8}, Math::tf32);
+    exact.arg.tile = TWK_TILE_128X128_WGMMA;
+    EXPECT_EQ(twk_gemm(&exact.arg, nullptr), TWK_UNSUPPORTED);
+#ifdef TW_EMULATOR
+    Gemm one({1, 8, 8, 8}, Math::bf16);
+    one.arg.tile = TWK_TILE_128X128_WGMMA;
+    tw::emu::set_wgmma(false); // another GPU
+    EXPECT_EQ(twk_gemm(&one.arg, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_wgmma(true);
+#endif
+}
 
 // Rows and columns, each of a and b: aligned, with rows further apart, and gathered.
 TEST_F(GemmTest, EveryForm) {

@@ -50,6 +50,9 @@ class Buffer {
 
 void synchronize();
 
+// Whether tiles of a warpgroup (TWK_TILE_128X128_WGMMA) run here.
+bool wgmma_here();
+
 // ---- formats ------------------------------------------------------------------------------------
 
 size_t bytes_of(twk_format f);
