@@ -3,8 +3,8 @@
 // fastest, as the weights lie in memory. A is never written: its rows are read from the image.
 #pragma once
 
-#include "gemm_core.cuh"
 #include "gemm_epilogue.cuh"
+#include "gemm_warpgroup.cuh"
 
 namespace tw {
 

@@ -8,28 +8,30 @@ namespace {
 // Work: a block of four warps owns a tile of BM output pixels (of one image or several) by BN
 // output channels and, where the sum is split, a part of it; neighbouring blocks share their
 // pixels. A thread copies one 16-byte chunk of every 32nd row, three tiles ahead, and holds its
-// share of the sums in registers. Limit: the tensor cores through mma.sync at 128 x 128 (a warp
-// reads 4 KB of shared memory for 65536 multiply-adds, about 3/4 of what shared memory gives
-// meanwhile); shared memory at 64 x 64; device memory where channels or taps are few; the fp32
-// units in exact fp32.
+// share of the sums in registers. Limit: by wgmma L2 (16 KB for 2^20 FLOPs) and shared memory, see
+// gemm_warpgroup.cuh; the tensor cores through mma.sync at 128 x 128 (a warp reads 4 KB of shared
+// memory for 65536 multiply-adds, about 3/4 of what it gives meanwhile); shared memory at 64 x 64;
+// device memory where channels or taps are few; the fp32 units in exact fp32.
 template <typename TILE, bool WIDE>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     conv_kernel(const ConvInput in, const Epilogue e) {
     using T = typename TILE::Storage;
-    TW_SHARED(arena);
-    unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(in.out_channels, TILE::bn);
-    const int row0 = (int)blockIdx.x / across * TILE::bm;
-    const int column0 = (int)blockIdx.x % across * TILE::bn;
-    const int split = (int)blockIdx.y, first = split * in.tiles_a_split;
-    const int tiles = smaller(in.tiles_a_split, in.tiles - first);
-    ImageRows<TILE, WIDE> a(in, row0, first);
-    WeightRows<TILE, WIDE> b(in, column0, first);
-    float *const d = multiply_rows<TILE>(memory, a, b, tiles);
-    if (e.slices)
-        leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
-    else
-        finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+    if constexpr (TILE::built) {
+        TW_SHARED(arena);
+        unsigned char *memory = arena.take<unsigned char>(TILE::shared);
+        const int across = ceil_div(in.out_channels, TILE::bn);
+        const int row0 = (int)blockIdx.x / across * TILE::bm;
+        const int column0 = (int)blockIdx.x % across * TILE::bn;
+        const int split = (int)blockIdx.y, first = split * in.tiles_a_split;
+        const int tiles = smaller(in.tiles_a_split, in.tiles - first);
+        ImageRows<TILE, WIDE> a(in, row0, first);
+        WeightRows<TILE, WIDE> b(in, column0, first);
+        float *const d = multiply_tiles<TILE>(memory, a, b, tiles);
+        if (e.slices)
+            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
+        else
+            finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+    }
 }
 
 enum class Way { tiles, phases, few_inputs, few_outputs };
@@ -198,7 +200,7 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
     Choice c = {};
     TW_REQUIRE(is_format(a.format), "convolution: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "convolution: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "convolution: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "convolution: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c.size), "convolution: sizes, strides and padding leave no output");
     if (!choose(a, &c)) return fail(TWK_UNSUPPORTED, "convolution: more than 2^30 pixels or taps");
     TW_REQUIRE(a.x && a.weight && a.y, "convolution: x, weight and y are needed");

@@ -103,7 +103,7 @@ extern "C" twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_str
     Choice c;
     TW_REQUIRE(is_format(a.format), "input gradient: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "input gradient: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X64, "input gradient: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "input gradient: unknown tile");
     TW_REQUIRE(sizes_fit(a, &s), "input gradient: sizes, strides and padding leave no output");
     TW_REQUIRE(!a.silu, "input gradient: of the convolution alone, without silu");
     TW_REQUIRE(a.dy && a.weight, "input gradient: dy and weight are needed");

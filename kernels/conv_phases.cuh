@@ -189,29 +189,32 @@ template <typename TILE, bool WIDE, typename E>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     conv_phase_kernel(const ConvInput all, const Phases p, const E e) {
     using T = typename TILE::Storage;
-    TW_SHARED(arena);
-    unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(all.out_channels, TILE::bn), classes = p.y.classes * p.x.classes;
-    const int column0 = (int)blockIdx.x % across * TILE::bn;
-    const int of_class = (int)blockIdx.x / across % classes;
-    const int row0 = (int)blockIdx.x / across / classes * TILE::bm;
-    const int cy = of_class / p.x.classes, cx = of_class % p.x.classes;
-    const ConvInput in = input_of_class(all, p, cy, cx, (int)sizeof(T));
-    if (row0 >= in.rows) return; // a smaller class than others
-    const int tiles = ceil_div(in.k, TILE::depth), splits = (int)gridDim.y;
-    const int split = (int)blockIdx.y, a_split = ceil_div(tiles, splits);
-    const int first = smaller(split * a_split, tiles);
-    ImageRows<TILE, WIDE> a(in, row0, first);
-    WeightRows<TILE, true> b(in, column0, first);
-    float *const d = multiply_rows<TILE>(memory, a, b, smaller(a_split, tiles - first));
-    const PhaseRows rows = {row0,        in.rows, in.out_w, in.out_h, p.y.classes,
-                            p.x.classes, cy,      cx,       p.y.size, p.x.size};
-    if (e.slices) {
-        leave_rows<TILE::bm, TILE::bn, TILE::ld>(e, d, column0, split, rows);
-    } else {
-        finish_rows<T, TILE::bm, TILE::bn, TILE::ld>(e, d, column0, rows);
-        finish_statistics<TILE::bm, TILE::bn, TILE::ld>(epilogue_of_class(e, in, of_class), d, row0,
-                                                        column0);
+    if constexpr (TILE::built) {
+        TW_SHARED(arena);
+        unsigned char *memory = arena.take<unsigned char>(TILE::shared);
+        const int across = ceil_div(all.out_channels, TILE::bn),
+                  classes = p.y.classes * p.x.classes;
+        const int column0 = (int)blockIdx.x % across * TILE::bn;
+        const int of_class = (int)blockIdx.x / across % classes;
+        const int row0 = (int)blockIdx.x / across / classes * TILE::bm;
+        const int cy = of_class / p.x.classes, cx = of_class % p.x.classes;
+        const ConvInput in = input_of_class(all, p, cy, cx, (int)sizeof(T));
+        if (row0 >= in.rows) return; // a smaller class than others
+        const int tiles = ceil_div(in.k, TILE::depth), splits = (int)gridDim.y;
+        const int split = (int)blockIdx.y, a_split = ceil_div(tiles, splits);
+        const int first = smaller(split * a_split, tiles);
+        ImageRows<TILE, WIDE> a(in, row0, first);
+        WeightRows<TILE, true> b(in, column0, first);
+        float *const d = multiply_tiles<TILE>(memory, a, b, smaller(a_split, tiles - first));
+        const PhaseRows rows = {row0,        in.rows, in.out_w, in.out_h, p.y.classes,
+                                p.x.classes, cy,      cx,       p.y.size, p.x.size};
+        if (e.slices) {
+            leave_rows<TILE::bm, TILE::bn, TILE::ld>(e, d, column0, split, rows);
+        } else {
+            finish_rows<T, TILE::bm, TILE::bn, TILE::ld>(e, d, column0, rows);
+            finish_statistics<TILE::bm, TILE::bn, TILE::ld>(epilogue_of_class(e, in, of_class), d,
+                                                            row0, column0);
+        }
     }
 }
 

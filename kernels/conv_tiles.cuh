@@ -3,7 +3,7 @@
 #pragma once
 
 #include "conv.cuh"
-#include "device/launch.cuh"
+#include "gemm_tiles.cuh"
 
 namespace tw {
 
@@ -104,11 +104,7 @@ inline twk_tile choose_tile(const twk_conv_args &a, const Product &p) {
     if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
     if (!p.wide) return TWK_TILE_64X64;
     if (p.columns <= 16) return TWK_TILE_128X16;
-    // A block on nine processors of ten: less, and four times the blocks of a quarter the size are
-    // done sooner.
-    if (p.columns > 64 && 10 * blocks_of(p, 128, 128) >= 9 * (int64_t)device_limits().processors)
-        return TWK_TILE_128X128;
-    return TWK_TILE_64X64;
+    return p.columns > 64 ? large_tile(a.format, blocks_of(p, 128, 128)) : TWK_TILE_64X64;
 }
 
 // Parts of the sum: two blocks a processor, each with at least eight tiles along K to fill the
@@ -123,7 +119,7 @@ inline TileChoice choose(const twk_conv_args &a, const Product &p) {
     TileChoice c = {};
     c.tile = choose_tile(a, p);
     c.bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
-    c.bn = c.tile == TWK_TILE_128X128 ? 128 : c.tile == TWK_TILE_128X16 ? 16 : 64;
+    c.bn = is_large(c.tile) ? 128 : c.tile == TWK_TILE_128X16 ? 16 : 64;
     c.tiles = (int)ceil_div<int64_t>(p.k, tile_row_bytes / (int)format_bytes(a.format));
     c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
                             : choose_splits(c.tiles, blocks_of(p, c.bm, c.bn));
@@ -145,9 +141,15 @@ twk_status with_tensor_tile(twk_tile tile, bool wide, const F &f) {
         return f(Tile64x64<MATH>{}, std::true_type{});
     case TWK_TILE_128X16:
         return f(Tile128x16<MATH>{}, std::true_type{});
+    case TWK_TILE_128X128_WGMMA:
+        if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
+            if (device_limits().wgmma) return f(WarpgroupTile<MATH>{}, std::true_type{});
+        }
+        break;
     default:
-        return fail(TWK_UNSUPPORTED, "convolution: this tile is for exact fp32");
+        break;
     }
+    return fail(TWK_UNSUPPORTED, "convolution: not with this tile");
 }
 
 template <typename F>

@@ -15,32 +15,34 @@ template <typename MATH> using Tile128x32 = Tile<MATH, 128, 32, 4, 4>; // 32 x 3
 // several, and their channels) and a part of the batch's pixels; the blocks beside it read the same
 // A and, a pixel or a line away, the same image, which L2 gives them. A thread copies one chunk of
 // 16 bytes of every 8th pixel (at 128 x 128) three tiles ahead, the same tap and channels
-// throughout. Limit: the tensor cores through mma.sync at 128 x 128; 16 KB from L2 for 2^20 FLOPs
-// (5 TB/s at 40 % of the reference's tensor rate) and 8 bytes a weight and part for the slices are
-// the next; shared memory at 64 x 64, the gathering of single elements at 128 x 32, which device
+// throughout. Limit: by wgmma 16 KB from L2 for 2^20 FLOPs (5 TB/s at 40 % of the reference's
+// tensor rate), then 8 bytes a weight and part for the slices; the tensor cores through mma.sync at
+// 128 x 128; shared memory at 64 x 64, the gathering of single elements at 128 x 32, which device
 // memory should bind, the fp32 units in exact fp32.
 template <typename TILE, bool WIDE, bool TURNED>
 __global__ void __launch_bounds__(tile_threads, TILE::blocks)
     weight_gradient_kernel(const WeightGradient g) {
-    TW_SHARED(arena);
-    unsigned char *memory = arena.take<unsigned char>(TILE::shared);
-    const int across = ceil_div(g.columns, TILE::bn);
-    const int row0 = (int)blockIdx.x / across * TILE::bm;
-    const int column0 = (int)blockIdx.x % across * TILE::bn;
-    const int split = (int)blockIdx.y, first = split * g.conv.tiles_a_split;
-    PlainColumns<TILE, WIDE> a(g, row0, first);
-    ImageColumns<TILE, WIDE> b(g, column0, first);
-    GradientSums<TILE, TURNED> sums(g, row0, column0);
-    float *const d = multiply_rows<TILE, Form::columns, Form::columns>(
-        memory, a, b, smaller(g.conv.tiles_a_split, g.conv.tiles - first), sums);
-    if constexpr (TURNED)
-        leave_turned<TILE>(g, d, row0, column0, split);
-    else if (g.slices)
-        leave_slice<TILE::bm, TILE::bn, TILE::ld>(g, d, row0, column0, split);
-    else
-        add_tile<TILE::bm, TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, row0,
-                                               column0);
-    sums.leave(g, d, split);
+    if constexpr (TILE::built) {
+        TW_SHARED(arena);
+        unsigned char *memory = arena.take<unsigned char>(TILE::shared);
+        const int across = ceil_div(g.columns, TILE::bn);
+        const int row0 = (int)blockIdx.x / across * TILE::bm;
+        const int column0 = (int)blockIdx.x % across * TILE::bn;
+        const int split = (int)blockIdx.y, first = split * g.conv.tiles_a_split;
+        PlainColumns<TILE, WIDE> a(g, row0, first);
+        ImageColumns<TILE, WIDE> b(g, column0, first);
+        GradientSums<TILE, TURNED> sums(g, row0, column0);
+        float *const d = multiply_tiles<TILE, Form::columns, Form::columns>(
+            memory, a, b, smaller(g.conv.tiles_a_split, g.conv.tiles - first), sums);
+        if constexpr (TURNED)
+            leave_turned<TILE>(g, d, row0, column0, split);
+        else if (g.slices)
+            leave_slice<TILE::bm, TILE::bn, TILE::ld>(g, d, row0, column0, split);
+        else
+            add_tile<TILE::bm, TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, row0,
+                                                   column0);
+        sums.leave(g, d, split);
+    }
 }
 
 // What a call is going to do; depends on the arguments and the number of processors.
@@ -68,12 +70,11 @@ twk_tile choose_tile(const twk_conv_args &a, const Choice &c) {
     // Gathered one by one, elements should serve as many rows as possible.
     if (!c.wide_x && c.wide_dy && c.rows > 64) return TWK_TILE_128X32;
     if (!c.wide_x || !c.wide_dy || c.rows <= 64 || c.columns <= 64) return TWK_TILE_64X64;
-    // The large tile where it gives a block to nine processors of ten with the pixels in parts of
-    // eight tiles.
+    // The large tile where it gives a block to enough processors with the pixels in parts of eight
+    // tiles.
     const int64_t blocks = ceil_div<int64_t>(c.rows, 128) * ceil_div<int64_t>(c.columns, 128);
     const int64_t parts = larger(1, c.tiles / 8);
-    return 10 * blocks * parts >= 9 * (int64_t)device_limits().processors ? TWK_TILE_128X128
-                                                                          : TWK_TILE_64X64;
+    return large_tile(a.format, blocks * parts);
 }
 
 void choose_sizes(twk_tile tile, Choice *c) {
@@ -105,7 +106,7 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->tile = choose_tile(a, *c);
     choose_sizes(c->tile, c);
     const int64_t blocks = ceil_div<int64_t>(c->rows, c->bm) * ceil_div<int64_t>(c->columns, c->bn);
-    const int resident = c->tile == TWK_TILE_128X128 ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
+    const int resident = is_large(c->tile) ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
     c->splits = a.splits > 0 ? smaller(smaller(a.splits, c->tiles), 65535)
                              : choose_parts(blocks, resident, c->tiles, c->rows * c->columns);
     c->splits = ceil_div(c->tiles, ceil_div(c->tiles, c->splits)); // none is empty
@@ -186,6 +187,10 @@ twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream str
     if (c.tile == TWK_TILE_16X128) return launch<Tile16x128<MATH>, false>(a, c, stream);
     if (c.tile == TWK_TILE_128X32) return launch<Tile128x32<MATH>, false>(a, c, stream);
     if (c.tile == TWK_TILE_128X128 && wide) return launch<Tile128x128<MATH>, true>(a, c, stream);
+    if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
+        if (c.tile == TWK_TILE_128X128_WGMMA && wide && device_limits().wgmma)
+            return launch<WarpgroupTile<MATH>, true>(a, c, stream);
+    }
     return fail(TWK_UNSUPPORTED, "convolution weight gradient: not with this tile");
 }
 
@@ -215,7 +220,8 @@ extern "C" twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_st
                                     "fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32,
                "convolution weight gradient: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X32, "convolution weight gradient: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA,
+               "convolution weight gradient: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c.size),
                "convolution weight gradient: sizes, strides and padding leave no output");
     if (!choose(a, &c))

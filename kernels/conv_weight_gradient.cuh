@@ -30,7 +30,7 @@ struct WeightGradient {
 // A: pixels by channels, as they lie in memory. WIDE: wide_plain is known to hold.
 template <typename TILE, bool WIDE> class PlainColumns {
     using T = typename TILE::Storage;
-    using Slot = ColumnSlot<T, TILE::bm>;
+    using Slot = ColumnSlot<T, TILE::bm, TILE::warpgroup>;
 
   public:
     TW_DEVICE PlainColumns(const WeightGradient &g, int row0, int first_tile)
@@ -93,7 +93,7 @@ struct ReadPixel {
 // The image under every tap: pixels by weights. WIDE: wide_image is known to hold.
 template <typename TILE, bool WIDE> class ImageColumns {
     using T = typename TILE::Storage;
-    using Slot = ColumnSlot<T, TILE::bn>;
+    using Slot = ColumnSlot<T, TILE::bn, TILE::warpgroup>;
     static_assert(Slot::pass * Slot::chunks == tile_threads, "every thread copies");
 
   public:
@@ -156,7 +156,7 @@ template <typename TILE, bool TURNED> class GradientSums {
     using T = typename TILE::Storage;
     static constexpr int width = TURNED ? TILE::bn : TILE::bm;
     static constexpr int offset = TURNED ? TILE::bm * tile_row_bytes : 0;
-    using Slot = ColumnSlot<T, width>;
+    using Slot = ColumnSlot<T, width, TILE::warpgroup>;
 
   public:
     TW_DEVICE GradientSums(const WeightGradient &g, int row0, int column0)

@@ -206,14 +206,32 @@ TEST_F(ConvGradientTest, WidthsOfTheNetworks) {
 }
 
 TEST_F(ConvGradientTest, EveryTile) {
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+    for (twk_tile tile :
+         {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
         ConvCase z = shape(3, 7, 9, 136, 24); // tails in every direction, 27 taps in 8 chunks
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
             z.math = math;
-            expect_right(z);
+            if (serves(tile, math)) expect_right(z);
         }
     }
+}
+
+// By wgmma, in bf16: two tensors, classes of pixels of which some have no taps, parts.
+TEST_F(ConvGradientTest, Warpgroups) {
+    if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
+    ConvCase z = shape(2, 6, 7, 40, 32);
+    z.tile = TWK_TILE_128X128_WGMMA;
+    z.math = Math::bf16;
+    z.c2 = 96;
+    expect_right(z);
+    z.stride = 3;
+    z.kh = z.kw = 2;
+    expect_right(z);
+    z.stride = 1;
+    z.upsample = true;
+    z.splits = 2;
+    expect_right(z);
 }
 
 TEST_F(ConvGradientTest, StridesAndPadding) {
@@ -430,7 +448,8 @@ TEST_F(ConvGradientTest, Errors) {
 #ifdef TW_EMULATOR
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+    for (twk_tile tile :
+         {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
         a = g.a;
         a.tile = tile;
         a.splits = 1;

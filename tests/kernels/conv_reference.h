@@ -42,6 +42,12 @@ inline std::string str(const ConvCase &z) {
     return text;
 }
 
+// Whether a tile multiplies in this arithmetic, here.
+inline bool serves(twk_tile tile, Math math) {
+    if (tile != TWK_TILE_128X128_WGMMA) return true;
+    return (math == Math::bf16 || math == Math::f16) && wgmma_here();
+}
+
 // Multiples of 2^-24 times the terms: fp32 sums; and where weights are added before they are
 // multiplied, their rounding to the format.
 inline double bound_of(Math math, bool folded) {

@@ -147,14 +147,47 @@ TEST_F(ConvTest, WidthsOfTheNetworks) {
 }
 
 TEST_F(ConvTest, EveryTile) {
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+    for (twk_tile tile :
+         {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
         ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction, 27 taps in 8 chunks
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
             z.math = math;
-            expect_right(z);
+            if (serves(tile, math)) expect_right(z);
         }
     }
+}
+
+// By wgmma, in bf16: fewer tiles along K than stages and a whole tile, two images, parts,
+// statistics and everything that is added.
+TEST_F(ConvTest, Warpgroups) {
+    if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
+    ConvCase z = shape(2, 8, 8, 8, 128, 1);
+    z.tile = TWK_TILE_128X128_WGMMA;
+    z.math = Math::bf16;
+    expect_right(z);
+    z = shape(2, 5, 7, 40, 72);
+    z.tile = TWK_TILE_128X128_WGMMA;
+    z.math = Math::bf16;
+    z.c2 = 16;
+    z.bias = z.vector = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    expect_right(z);
+    z.splits = 3;
+    expect_right(z);
+    z.splits = 1;
+    z.upsample = true;
+    z.stride = 2;
+    expect_right(z);
+    Conv unaligned(shape(1, 4, 4, 5, 72));
+    unaligned.a.tile = TWK_TILE_128X128_WGMMA;
+    EXPECT_EQ(twk_conv_forward(&unaligned.a, nullptr), TWK_UNSUPPORTED);
+#ifdef TW_EMULATOR
+    Conv c(z);
+    tw::emu::set_wgmma(false); // another GPU
+    EXPECT_EQ(twk_conv_forward(&c.a, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_wgmma(true);
+#endif
 }
 
 TEST_F(ConvTest, KernelsStridesAndPadding) {
@@ -220,9 +253,10 @@ TEST_F(ConvTest, FoldedUpsampling) {
     z = shape(1, 3, 7, 24, 136);
     z.upsample = z.fold = true;
     z.math = Math::bf16;
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+    for (twk_tile tile :
+         {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
         z.tile = tile;
-        expect_right(z);
+        if (serves(tile, z.math)) expect_right(z);
     }
     z.tile = TWK_TILE_AUTO;
     z.upsample = false; // nothing to fold
@@ -445,7 +479,8 @@ TEST_F(ConvTest, ChoicesAndErrors) {
 #ifdef TW_EMULATOR
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16}) {
+    for (twk_tile tile :
+         {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
         a = c.a;
         a.tile = tile;
         a.splits = 1;

@@ -184,14 +184,37 @@ TEST_F(ConvWeightTest, WidthsOfTheNetworks) {
 }
 
 TEST_F(ConvWeightTest, EveryTile) {
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128, TWK_TILE_128X32}) {
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128, TWK_TILE_128X32,
+                          TWK_TILE_128X128_WGMMA}) {
         ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
             z.math = math;
-            expect_right(z);
+            if (serves(tile, math)) expect_right(z);
         }
     }
+}
+
+// By wgmma, in bf16, with the bias's: more tiles of pixels than stages, parts of them, two images.
+TEST_F(ConvWeightTest, Warpgroups) {
+    if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
+    ConvCase z = shape(2, 11, 13, 136, 144, 1); // 286 pixels
+    z.tile = TWK_TILE_128X128_WGMMA;
+    z.math = Math::bf16;
+    z.bias = true;
+    z.splits = 1;
+    expect_right(z);
+    z = shape(2, 5, 6, 16, 72);
+    z.tile = TWK_TILE_128X128_WGMMA;
+    z.math = Math::bf16;
+    z.bias = true;
+    z.c2 = 8;
+    z.scale = 0.7f;
+    z.splits = 2;
+    expect_right(z);
+    z.upsample = true;
+    z.stride = 2;
+    expect_right(z);
 }
 
 TEST_F(ConvWeightTest, KernelsStridesAndPadding) {
@@ -386,7 +409,8 @@ TEST_F(ConvWeightTest, ChoicesAndErrors) {
 #ifdef TW_EMULATOR
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024); // GPUs of the gaming line
-    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128, TWK_TILE_128X32})
+    for (twk_tile tile : {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_16X128, TWK_TILE_128X32,
+                          TWK_TILE_128X128_WGMMA})
         EXPECT_EQ(with([&](twk_conv_args &a) { a.tile = tile, a.dbias = nullptr; }), TWK_OK)
             << twk_error_text();
     tw::emu::set_shared_limit(8 * 1024);
