@@ -19,7 +19,7 @@ LOG = RESULTS / "verified.jsonl"
 # family of the tests -> its kernels; each test runs fp32, bf16 and fp16.
 KERNELS = {
     "wrappers": ["building blocks (shuffles, votes, copies, barriers, clusters, conversions)"],
-    "mma": ["matrix building blocks (ldmatrix, mma, small copies, swizzle)"],
+    "mma": ["matrix building blocks (ldmatrix, mma, wgmma, small copies, swizzle)"],
     "noise": ["noise fill", "step counter"],
     "draw": ["time steps, dropped labels, mirrored images", "scaled samples, constants"],
     "sampler": ["fused DDIM update", "dynamic threshold"],
@@ -28,10 +28,10 @@ KERNELS = {
     "small": ["SiLU, ReLU, GELU", "add", "add vector", "dropout", "concat and split",
               "pool and nearest up", "layout and format", "uint8 image to tensor", "embedding",
               "time embedding", "weighted MSE", "bias and vector gradients"],
-    "conv": ["convolution forward (fp32 also as tf32)"],
-    "conv_gradient": ["convolution input gradient (fp32 also as tf32)"],
-    "conv_weight": ["convolution weight gradient (fp32 also as tf32)"],
-    "gemm": ["batched matrix products (fp32 also as tf32)"],
+    "conv": ["convolution forward (fp32 also as tf32, 16 bits also by wgmma)"],
+    "conv_gradient": ["convolution input gradient (fp32 also as tf32, 16 bits also by wgmma)"],
+    "conv_weight": ["convolution weight gradient (fp32 also as tf32, 16 bits also by wgmma)"],
+    "gemm": ["batched matrix products (fp32 also as tf32, 16 bits also by wgmma)"],
     "attention": ["attention forward (fp32 also as tf32)",
                   "attention backward (fp32 also as tf32)"],
     "block": ["a residual block of launchers, forward"],
