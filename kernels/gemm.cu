@@ -180,7 +180,7 @@ twk_tile choose_tile(const twk_gemm_args &a, bool wide, int tiles) {
     if (a.tile != TWK_TILE_AUTO) return a.tile;
     if (a.format == TWK_F32 && !a.tf32) return TWK_TILE_128X64;
     const int64_t parts = a.add_f32 ? larger(1, tiles / 8) : 1;
-    const bool large = wide && a.n > 64 && (a.m > 64 || !a.add_f32);
+    const bool large = wide && a.m > 64 && a.n > 64;
     return large ? large_tile(a.format, blocks_of(a, 128, 128) * parts) : TWK_TILE_64X64;
 }
 

@@ -48,24 +48,6 @@ static void raw_copy(void *to, const void *from, size_t n) {
 static void raw_set(void *p, int v, size_t n) {
     cudaMemset(p, v, n);
 }
-bool wgmma_here() {
-    static const bool here = [] {
-        Buffer a(8 * 8 * 2), b(8 * 8 * 2), d(8 * 8 * 2);
-        twk_gemm_args z = {};
-        z.batch = 1;
-        z.m = z.n = z.k = z.a_row = z.b_row = 8;
-        z.format = TWK_BF16;
-        z.a = a.data();
-        z.b = b.data();
-        z.d = d.data();
-        z.tile = TWK_TILE_128X128_WGMMA;
-        const bool served = twk_gemm(&z, nullptr) == TWK_OK;
-        synchronize();
-        return served;
-    }();
-    return here;
-}
-
 void synchronize() {
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
 }
@@ -91,6 +73,24 @@ static void raw_set(void *p, int v, size_t n) {
 void synchronize() {}
 
 #endif
+
+bool wgmma_here() {
+    static const bool here = [] {
+        Buffer a(8 * 8 * 2), b(8 * 8 * 2), d(8 * 8 * 2);
+        twk_gemm_args z = {};
+        z.batch = 1;
+        z.m = z.n = z.k = z.a_row = z.b_row = 8;
+        z.format = TWK_BF16;
+        z.a = a.data();
+        z.b = b.data();
+        z.d = d.data();
+        z.tile = TWK_TILE_128X128_WGMMA;
+        const bool served = twk_gemm(&z, nullptr) == TWK_OK;
+        synchronize();
+        return served;
+    }();
+    return here;
+}
 
 // Under AddressSanitizer the guards cannot even be read.
 static void close_guards(unsigned char *base, unsigned char *data, size_t bytes) {
