@@ -159,11 +159,12 @@ static tw_status claim(tw_plan *plan, const tw_region *region, tw_step *step) {
                    tw_op_name(region->ops[0].kind), *why ? ": " : "", why);
 }
 
-/* Whether a provider does `node` for one of those who read its result, too. */
+/* Whether a provider does `node` for one of those who read its result, too. Nothing is chosen yet.
+ */
 static tw_status reads_through(tw_plan *plan, int node, int reader, bool *does) {
+    tw_backend *b = plan->backend;
     tw_region region = {.tf32 = plan->tf32};
     tw_value values[TW_REGION_MAX_SLOTS];
-    tw_step step = {0};
     add_op(plan, &region, values, &plan->nodes[node]);
     add_op(plan, &region, values, &plan->nodes[reader]);
     const int next = next_live(plan, reader);
@@ -171,11 +172,15 @@ static tw_status reads_through(tw_plan *plan, int node, int reader, bool *does) 
         add_op(plan, &region, values, &plan->nodes[next]);
     hide(plan, &region, values);
     for (int k = 0; k < region.ops[0].n_out; k++) region.slots[region.ops[0].out[k]].needed = false;
-    const tw_status s = claim(plan, &region, &step);
     *does = false;
-    if (s != TW_OK) return s == TW_ERROR_UNSUPPORTED ? TW_OK : s; /* alone, perhaps */
-    *does = step.kernel.claimed > 1;
-    if (step.kernel.destroy) step.kernel.destroy(&step.kernel, plan->backend);
+    for (int i = 0; b->providers[i] && !*does; i++) {
+        tw_kernel kernel = {0};
+        const tw_status s = b->providers[i]->prepare(b, &region, &kernel);
+        if (s == TW_ERROR_UNSUPPORTED) continue;
+        TW_TRY(s);
+        *does = kernel.claimed > 1;
+        if (kernel.destroy) kernel.destroy(&kernel, b);
+    }
     return TW_OK;
 }
 
