@@ -195,7 +195,14 @@ TEST_F(GemmTest, Warpgroups) {
     one.arg.tile = TWK_TILE_128X128_WGMMA;
     tw::emu::set_wgmma(false); // another GPU
     EXPECT_EQ(twk_gemm(&one.arg, nullptr), TWK_UNSUPPORTED);
-    tw::emu::set_wgmma(true);
+    for (bool there : {false, true}) { // two tiles for four processors
+        tw::emu::set_wgmma(there);
+        Gemm two({1, 128, 256, 8}, Math::bf16);
+        two.launch();
+        twk_launch_info info;
+        twk_last_launch(&info);
+        EXPECT_EQ(info.blocks, there ? 2u : 8u);
+    }
 #endif
 }
 
