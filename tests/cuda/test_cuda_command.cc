@@ -110,7 +110,8 @@ TEST_F(CudaCommand, BenchMetersTheDevice) {
             EXPECT_DOUBLE_EQ(number("device_busy"), 0.73);
             EXPECT_GT(number("graph_speedup"), 0);
             const double watts = number("joules_per_image") * number("images_per_s_sustained");
-            if (*seconds == '1') {
+            const json_t *total = json_object_get(json_object_get(row, "seconds"), "total");
+            if (json_number_value(total) >= 1) { // on a busy machine without being told
                 EXPECT_NEAR(watts, 100, 10);
                 EXPECT_NE(r.out.find("joules a sample"), std::string::npos) << r.out;
             } else {
