@@ -14,9 +14,10 @@ namespace tw::emu {
 constexpr int part_rows = 16, columns = 128, row_chunks = 2; // 16 elements
 constexpr int part_chunks = (part_rows + columns) * row_chunks;
 
-// What a warp's part reads: chunks of 16 bytes, of A's rows first.
+// What a warp's part reads: chunks of 16 bytes, of A's rows first. They are compared, and D is
+// copied, without calls of the C library, which ThreadSanitizer looks into.
 struct Bytes {
-    unsigned char chunk[part_chunks][16];
+    uint64_t chunk[part_chunks][2];
 };
 
 struct Started {
@@ -34,7 +35,6 @@ struct Warpgroup {
 
 namespace {
 
-constexpr unsigned char poison = 0xff;
 uint32_t last_epoch;
 
 struct Descriptor {
@@ -77,7 +77,7 @@ void check(const char *which, uint64_t bits, Site site) {
 
 // One chunk, which lies in a carve-out and whose copy, if one brought it, has been fenced (plain
 // stores are not followed).
-void read_chunk(unsigned char *to, unsigned at, Site site) {
+void read_chunk(uint64_t *to, unsigned at, Site site) {
     Block *b = current->block;
     for (unsigned i = 0; i < b->carves; i++) {
         if (at < b->offset[i] || at + 16 > b->offset[i] + b->bytes[i]) continue;
@@ -94,8 +94,8 @@ void read_chunk(unsigned char *to, unsigned at, Site site) {
 }
 
 // The chunks of `count` rows from `first` on: of each row, or 8 rows of each k.
-void read_operand(unsigned char (*to)[16], uint64_t bits, bool by_columns, unsigned first,
-                  unsigned count, Site site) {
+void read_operand(uint64_t (*to)[2], uint64_t bits, bool by_columns, unsigned first, unsigned count,
+                  Site site) {
     const Descriptor d = decode(bits);
     if (by_columns) {
         for (unsigned k = 0; k < 16; k++)
@@ -115,13 +115,11 @@ void read_part(Bytes *to, const Product &p, unsigned warp, Site site) {
 
 // Row by row, or turned around, as [k][row].
 template <int COUNT>
-void unpack(const unsigned char (*chunk)[16], Mma kind, bool by_columns, double (*to)[COUNT]) {
+void unpack(const uint64_t (*chunk)[2], Mma kind, bool by_columns, double (*to)[COUNT]) {
     for (int i = 0; i < COUNT * row_chunks; i++)
         for (int w = 0; w < 4; w++) {
-            uint32_t word;
             float e[2];
-            memcpy(&word, chunk[i] + 4 * w, 4);
-            matrix_elements(kind, word, e);
+            matrix_elements(kind, (uint32_t)(chunk[i][w / 2] >> w % 2 * 32), e);
             for (int q = 0; q < 2; q++) {
                 if (by_columns)
                     to[i / (COUNT / 8)][i % (COUNT / 8) * 8 + 2 * w + q] = (double)e[q];
@@ -151,12 +149,25 @@ Share *share_of(Thread *t, float *d) {
 
 // A lane gets D back when nothing adds to it any more.
 void give_back(Share *s, Site site) {
-    unsigned char untouched[sizeof s->value];
-    memset(untouched, poison, sizeof untouched);
-    if (memcmp(s->d, untouched, sizeof untouched))
+    volatile float *const d = s->d;
+    uint32_t touched = 0;
+    for (int i = 0; i < 64; i++) {
+        const float v = d[i];
+        uint32_t bits;
+        memcpy(&bits, &v, 4);
+        touched |= ~bits;
+    }
+    if (touched)
         FAULT_HERE("wgmma at %s:%d: D was written while products were adding to it",
                    base_name(site.file), site.line);
-    memcpy(s->d, s->value, sizeof s->value);
+    for (int i = 0; i < 64; i++) d[i] = s->value[i];
+}
+
+bool same_bytes(const Bytes &a, const Bytes &b) {
+    uint64_t differ = 0;
+    for (int i = 0; i < part_chunks; i++)
+        differ |= (a.chunk[i][0] ^ b.chunk[i][0]) | (a.chunk[i][1] ^ b.chunk[i][1]);
+    return !differ;
 }
 
 void finish_part(Thread **lanes, Started *s, unsigned warp) {
@@ -164,7 +175,7 @@ void finish_part(Thread **lanes, Started *s, unsigned warp) {
     static double a[16][part_rows], b[16][columns], sum[part_rows][columns];
     const Product &p = s->product;
     read_part(&now, p, warp, s->site);
-    if (memcmp(&now, &s->bytes[warp], sizeof now))
+    if (!same_bytes(now, s->bytes[warp]))
         FAULT_HERE("wgmma at %s:%d: its tiles changed while it read them", base_name(s->site.file),
                    s->site.line);
     unpack<part_rows>(now.chunk, p.kind, p.a_columns, a);
@@ -320,7 +331,7 @@ void wgmma_multiply(const Product &product, float *d, Site site) {
         share = &free;
         share->d = d;
         memcpy(share->value, d, sizeof share->value);
-        memset(d, poison, sizeof share->value);
+        memset(d, 0xff, sizeof share->value);
     }
     if (!share) FAULT_HERE("products of wgmma add to more than four D of a thread");
     share->products++;

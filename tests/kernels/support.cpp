@@ -85,7 +85,7 @@ bool wgmma_here() {
         z.b = b.data();
         z.d = d.data();
         z.tile = TWK_TILE_128X128_WGMMA;
-        const bool served = twk_gemm(&z, nullptr) == TWK_OK;
+        const bool served = twk_gemm(&z, nullptr) != TWK_UNSUPPORTED;
         synchronize();
         return served;
     }();

@@ -16,8 +16,8 @@
 
 /* kind, class, format, tf32, own %, library %, measured, row of the page */
 const tw_heuristic tw_heuristics[] = {
-    /* In 16 bits L2 binds wgmma's tiles of 128 x 128, where the libraries' are larger; tf32 goes
-     * through mma.sync, which reaches 0.6 of the tensor cores' rate. */
+    /* L2 binds tiles of 128 x 128 by wgmma, the libraries' are larger; mma.sync, which tf32 has,
+     * reaches 0.6 of the tensor cores' rate. */
     {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_BF16, false, 51, 75, PREDICTED,
      "conv 3x3 + bias | 128x32x32x128 -> 128 | bf16"},
     {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_F16, false, 51, 75, PREDICTED,
