@@ -70,11 +70,11 @@ void hold(int64_t n, tw_cuda_result r = TW_CUDA_OK) {
 }
 
 // Filled with 0xff: NaN in every format.
-tw_cuda_result allocate(tw_cuda_stream s, size_t bytes, void **out) {
+tw_cuda_result allocate(tw_cuda_pool pool, tw_cuda_stream s, size_t bytes, void **out) {
     *out = nullptr;
     count(&emulated::Counts::device);
     if (!enough()) return fail(TW_CUDA_NO_MEMORY, "out of memory");
-    const tw_cuda_result r = done(real()->allocate(s, bytes, out));
+    const tw_cuda_result r = done(real()->allocate(pool, s, bytes, out));
     if (r != TW_CUDA_OK) return r;
     hold(1);
     const Lock lock(everything);
@@ -82,13 +82,31 @@ tw_cuda_result allocate(tw_cuda_stream s, size_t bytes, void **out) {
     return done(real()->fill(s, *out, 0xff, bytes));
 }
 
-tw_cuda_result release(tw_cuda_stream s, void *address) {
+tw_cuda_result release(tw_cuda_pool pool, tw_cuda_stream s, void *address) {
     hold(-1);
     {
         const Lock lock(everything);
         blocks.erase(address);
     }
-    return done(real()->release(s, address));
+    return done(real()->release(pool, s, address));
+}
+
+tw_cuda_result pool_create(int device, tw_cuda_pool *out) {
+    *out = nullptr;
+    if (!enough()) return fail(TW_CUDA_NO_MEMORY, "out of memory");
+    const tw_cuda_result r = done(real()->pool_create(device, out));
+    if (*out) hold(1, r);
+    return r;
+}
+
+tw_cuda_result pool_destroy(tw_cuda_pool pool) {
+    if (pool) hold(-1);
+    return done(real()->pool_destroy(pool));
+}
+
+tw_cuda_result pool_trim(tw_cuda_pool pool) {
+    count(&emulated::Counts::trims);
+    return done(real()->pool_trim(pool));
 }
 
 tw_cuda_result pinned_allocate(size_t bytes, void **out) {
@@ -182,6 +200,9 @@ tw_cuda_result graph_destroy(tw_cuda_graph g) {
 tw_cuda_runtime watched() {
     tw_cuda_runtime t = *real();
     t.error_text = error_text;
+    t.pool_create = pool_create;
+    t.pool_destroy = pool_destroy;
+    t.pool_trim = pool_trim;
     t.allocate = allocate;
     t.release = release;
     t.pinned_allocate = pinned_allocate;
@@ -257,6 +278,7 @@ void plenty() {
 void break_captures(bool on) {
     captures_break = on;
 }
+void hurry(bool) {}
 std::string report() {
     const cudaError_t error = cudaDeviceSynchronize();
     return error == cudaSuccess ? "" : cudaGetErrorString(error);

@@ -39,6 +39,10 @@ void plenty();
 
 // Ends of captures fail.
 void break_captures(bool on);
+// Streams that are made while it is on do at once what is queued on them, after what they wait for:
+// as early as they may, where others do it as late as they may. What is not ordered between two
+// streams goes wrong one way or the other. (On a device streams go as they go.)
+void hurry(bool on);
 
 #ifndef TW_TEST_DEVICE
 void set_devices(int count);
@@ -46,10 +50,6 @@ void set_capability(int major, int minor);
 void set_name(const char *name);
 // Milliseconds that a launch of a kernel, and a library's call, is said to take.
 void set_costs(double kernel, double library);
-// Streams that are made while it is on do at once what is queued on them, after what they wait for:
-// as early as they may, where others do it as late as they may. What is not ordered between two
-// streams goes wrong one way or the other.
-void hurry(bool on);
 // Pools say what they keep, which is what a want of memory is mended with.
 void keep_in_pools(bool on);
 // The next wait for a stream or an event fails, and everything after it: as when a kernel went

@@ -19,9 +19,9 @@ class Cuda : public ::testing::Test {
         emulated::set_capability(9, 0);
         emulated::set_name("Emulated GPU");
         emulated::set_costs(1, 1);
+        emulated::keep_in_pools(false);
 #endif
         emulated::break_captures(false);
-        emulated::keep_in_pools(false);
         emulated::hurry(false);
         EXPECT_EQ(emulated::report(), "");
         EXPECT_EQ(emulated::held(), 0);

@@ -431,10 +431,12 @@ TEST_F(CudaTraining, BatchesThatTravelAheadAreTheSame) {
         o.batch_size = (int64_t)TW_FEED_LEAST / 8 + 2;
         tw_trainer *t = nullptr;
         ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
-        const emulated::Counts before = emulated::counts();
+        [[maybe_unused]] const emulated::Counts before = emulated::counts();
         for (int i = 0; i < 3; i++)
             ASSERT_EQ(tw_trainer_step(t, nullptr), TW_OK) << tw_context_error(c.get());
+#ifndef TW_TEST_DEVICE
         EXPECT_EQ(emulated::counts().ahead > before.ahead, how == 2);
+#endif
         weights.push_back(Storage(m, m->storage));
         EXPECT_EQ(weights.back(), weights.front()) << how;
         tw_trainer_free(t);
