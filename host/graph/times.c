@@ -45,6 +45,10 @@ static const tw_op_class classes[TW_OP_COUNT] = {
     [TW_OP_ADAMW] = TW_CLASS_OPTIMIZER,
 };
 
+tw_op_class tw_op_class_of(tw_op_kind kind) {
+    return classes[kind];
+}
+
 const char *tw_op_class_name(tw_op_class kind) {
     static const char *const names[TW_CLASS_COUNT] = {
         [TW_CLASS_OTHER] = "other",         [TW_CLASS_CONVOLUTION] = "convolution",

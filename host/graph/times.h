@@ -6,6 +6,8 @@
 
 #include <tweedie/plan.h>
 
+#include "backend/op.h"
+
 /* What the cost of an operation is counted under. */
 typedef enum tw_op_class {
     TW_CLASS_OTHER, /* embeddings */
@@ -20,6 +22,7 @@ typedef enum tw_op_class {
     TW_CLASS_COUNT
 } tw_op_class;
 
+tw_op_class tw_op_class_of(tw_op_kind kind);
 /* "convolution", "elementwise" ...; never null. */
 const char *tw_op_class_name(tw_op_class kind);
 
