@@ -214,9 +214,11 @@ TEST_F(Bench, SaysWhatItCannotDo) {
 TEST_F(Bench, ThePlanIsInOrder) {
     for (const bench_row &r : plan()) {
         EXPECT_GT(r.percent, 0);
-        EXPECT_LT(r.percent, 100);
+        // Of the floor by nominal FLOPs, of which a folded convolution executes a part.
+        const double part = r.executed > 0 && r.executed < 1 ? r.executed : 1;
+        EXPECT_LT(r.percent * part, 100) << label(r);
         EXPECT_GT(bench_bytes(&r), 2e5) << label(r);
-        EXPECT_LT(bench_floor_seconds(&r), bench_predicted_seconds(&r));
+        EXPECT_LT(bench_floor_seconds(&r) * part, bench_predicted_seconds(&r)) << label(r);
     }
 }
 
