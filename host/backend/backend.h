@@ -47,6 +47,8 @@ struct tw_backend {
     tw_status (*download)(tw_backend *b, void *dst, const void *src, size_t bytes);
     /* An upload for the runs that follow, beside what is computed now. Null: as upload. */
     tw_status (*feed)(tw_backend *b, void *dst, const void *src, size_t bytes);
+    /* Device memory that feeding so many bytes at a time takes. Null: none. */
+    size_t (*feed_bytes)(const tw_backend *b, size_t bytes);
     /* A batch as float32[batch, shape] in [-1, 1], with the bits of tw_dataset_to_floats. Null
      * where the host's memory is the device's. */
     tw_status (*gather)(tw_backend *b, const tw_pictures_on_device *pictures, void *out);

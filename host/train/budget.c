@@ -12,7 +12,7 @@ static tw_status count(const tw_trainer *t, tw_trainer_budget *out) {
                                .ema = t->ema ? vector : 0};
     TW_TRY(tw_plan_add_budget(t->micro.plan, &out->plans));
     TW_TRY(tw_plan_add_budget(t->update, &out->plans));
-    out->plans.inputs += tw_trainer_batch_bytes(t);
+    out->plans.inputs += tw_trainer_batch_bytes(t) + tw_trainer_feed_bytes(t);
     for (int i = tw_state_items(t, items) - 1; i >= 0; i--)
         out->snapshot += tw_state_bytes(&items[i]);
     return TW_OK;

@@ -64,8 +64,9 @@ struct tw_trainer {
 
 /* Vectors and plans, of a model and options that are in place. */
 tw_status tw_trainer_build(tw_trainer *trainer);
-/* Bytes of one batch of samples. */
+/* Bytes of one batch of samples, and of the device's memory through which batches travel. */
 size_t tw_trainer_batch_bytes(const tw_trainer *trainer);
+size_t tw_trainer_feed_bytes(const tw_trainer *trainer);
 
 /* Plans; see plans.c. */
 tw_status tw_trainer_build_micro(tw_trainer *trainer);

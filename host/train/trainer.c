@@ -198,6 +198,12 @@ size_t tw_trainer_batch_bytes(const tw_trainer *t) {
     return bytes;
 }
 
+size_t tw_trainer_feed_bytes(const tw_trainer *t) {
+    const tw_backend *b = t->ctx->backend;
+    if (t->pictures) return (size_t)t->options.batch_size * sizeof(int64_t);
+    return b->feed_bytes ? b->feed_bytes(b, tw_trainer_batch_bytes(t)) : 0;
+}
+
 tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
@@ -316,8 +322,8 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
                            .optimizer = 2 * vector,
                            .ema = t->ema ? vector : 0,
                            .arena = micro.arena_bytes + update.arena_bytes,
-                           .staging =
-                               micro.owned_bytes + update.owned_bytes + tw_trainer_batch_bytes(t)};
+                           .staging = micro.owned_bytes + update.owned_bytes +
+                                      tw_trainer_batch_bytes(t) + tw_trainer_feed_bytes(t)};
     tw_state_item items[TW_STATE_ITEMS];
     for (int i = tw_state_items(t, items) - 1; i >= 0; i--) m.snapshot += tw_state_bytes(&items[i]);
     return tw_options_write(t->ctx, "trainer memory", out, &m, sizeof m);

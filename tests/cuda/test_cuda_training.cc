@@ -144,6 +144,7 @@ TEST_P(CudaPlanning, NeedsNoMemory) {
     tw_model *planned = MakeModel(planning.get(), kUnet);
     tw_trainer_options o = ThreeSteps(true);
     o.precision = GetParam();
+    o.batch_size = 64; // batches travel through slots of their own
     tw_trainer_budget b = {};
     EXPECT_EQ(tw_trainer_plan_budget(planned, &o, &b), TW_OK) << tw_context_error(planning.get());
     EXPECT_EQ(emulated::device_bytes(), before);
@@ -158,6 +159,8 @@ TEST_P(CudaPlanning, NeedsNoMemory) {
     }
     EXPECT_EQ(b.plans.kept + b.plans.passing + b.plans.workspace + b.plans.gaps, memory.arena);
     EXPECT_EQ(b.plans.inputs + b.plans.held, memory.staging);
+    const size_t batch = 64 * 64 * sizeof(float);
+    EXPECT_GE(memory.staging, 2 * batch + TW_FEED_SLOTS * batch);
     EXPECT_EQ(b.rounded, memory.rounded);
     EXPECT_EQ(b.rounded, GetParam() == TW_PRECISION_BF16 ? memory.weights / 2 : 0);
     tw_trainer_free(t);

@@ -260,6 +260,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .upload = cuda_upload,
                            .download = cuda_download,
                            .feed = tw_cuda_feed_upload,
+                           .feed_bytes = tw_cuda_feed_bytes,
                            .gather = tw_cuda_gather,
                            .send = cuda_send,
                            .pin = tw_cuda_pin,

@@ -78,6 +78,11 @@ tw_status tw_cuda_feed_upload(tw_backend *b, void *dst, const void *src, size_t 
     return status;
 }
 
+size_t tw_cuda_feed_bytes(const tw_backend *b, size_t bytes) {
+    (void)b;
+    return bytes < TW_FEED_LEAST ? 0 : TW_FEED_SLOTS * bytes;
+}
+
 void tw_cuda_feed_free(tw_backend *b) {
     tw_cuda_backend *c = tw_cuda_of(b);
     if (c->feed.stream) c->rt->stream_synchronize(c->feed.stream);

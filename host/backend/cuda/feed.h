@@ -30,6 +30,8 @@ typedef struct tw_cuda_feed {
 
 /* Queues the copy of `bytes` to device memory; `src` may be changed at once. */
 tw_status tw_cuda_feed_upload(tw_backend *b, void *dst, const void *src, size_t bytes);
+/* Of device memory, for uploads of `bytes`. */
+size_t tw_cuda_feed_bytes(const tw_backend *b, size_t bytes);
 /* When nothing is under way any more. */
 void tw_cuda_feed_free(tw_backend *b);
 
