@@ -205,7 +205,10 @@ static void add_step(prediction *p, const tw_plan *plan, const tw_step *step, bo
     const double memory = c.bytes / BENCH_REFERENCE_BANDWIDTH;
     const double products = c.flops / BENCH_REFERENCE_BF16;
     const double gaps = c.launches * BENCH_LAUNCH_SECONDS;
-    const tw_op_kind kind = product ? product->kind : nodes[0]->kind;
+    int main = 0; /* what the rest is done beside */
+    while (main + 1 < n && tw_op_class_of(nodes[main]->kind) == TW_CLASS_ELEMENTWISE) main++;
+    if (tw_op_class_of(nodes[main]->kind) == TW_CLASS_ELEMENTWISE) main = 0;
+    const tw_op_kind kind = product ? product->kind : nodes[main]->kind;
     const tw_op_class class = optimizer ? TW_CLASS_OPTIMIZER : tw_op_class_of(kind);
     c.floor = memory > products ? memory : products;
     if (product) {
