@@ -197,7 +197,8 @@ const cli_command cli_bench_command = {
         "The split by class of operation comes from a second pass, timed operation by "
         "operation, which may be slower than the first.\n"
         "On a GPU a row also says how much quicker a recorded graph is than the same calls one "
-        "by one, how busy the device was, and, after a second of timed calls, its joules.\n"
+        "by one, the rate of training steps that are queued without a wait, as in a run, how "
+        "busy the device was, and, after a second of timed calls, its joules.\n"
         "Ctrl-C ends with what was measured; a second one ends at once.",
     .examples = examples,
     .operand = "train|sample",

@@ -31,6 +31,7 @@ typedef struct cli_bench_row {
     double joules;    /* of the device in the timed calls; NAN: not counted, or too short */
     double busy;      /* part of the time in which the device was at work, at their end; NAN */
     double plain;     /* the median second of a call that is not replayed; NAN: none is replayed */
+    double queued;    /* seconds of a call where none is waited for but the last; NAN: never so */
     bool complete;    /* nothing below is missing, and all repeats are there */
     bool finite;      /* the numbers that came out */
     double process;   /* bytes: the most that this process has held so far */
@@ -82,6 +83,9 @@ typedef struct cli_bench_work {
     const char *included; /* in it */
     tw_status (*create)(cli_bench *b, const cli_bench_row *row);
     tw_status (*call_once)(cli_bench *b, cli_bench_row *row);
+    /* The same without its results, so that a GPU need not be waited for. Null: there is no such.
+     */
+    tw_status (*queue_once)(cli_bench *b);
     /* After the first call; how many there are. */
     int (*parts)(const cli_bench *b, cli_bench_part *parts);
     tw_status (*memory)(const cli_bench *b, const cli_bench_row *row, json_t *bytes);

@@ -154,6 +154,21 @@ static tw_status time_plain(cli_bench *b, cli_bench_row *row) {
     return s;
 }
 
+/* As a training run goes, which reads what a step gave only later. */
+static tw_status time_queued(cli_bench *b, cli_bench_row *row) {
+    if (!b->ctx->backend->record || !b->work->queue_once) return TW_OK;
+    TW_TRY(cli_bench_wait(b));
+    const double begun = cli_seconds();
+    for (int64_t i = 0; i < row->count; i++) {
+        show_progress(b, row, "queued", i, row->count);
+        if (cli_signals_stop()) return TW_ERROR_CANCELLED;
+        TW_TRY(b->work->queue_once(b));
+    }
+    TW_TRY(cli_bench_wait(b));
+    row->queued = (cli_seconds() - begun) / (double)row->count;
+    return TW_OK;
+}
+
 static tw_status split(cli_bench *b, cli_bench_row *row) {
     cli_bench_part parts[CLI_BENCH_PARTS];
     const int n = b->work->parts(b, parts);
@@ -172,9 +187,10 @@ static tw_status split(cli_bench *b, cli_bench_row *row) {
 }
 
 int cli_bench_measure(cli_bench *b, cli_bench_row *row) {
-    row->joules = row->busy = row->plain = (double)NAN;
+    row->joules = row->busy = row->plain = row->queued = (double)NAN;
     tw_status s = begin(b, row);
     if (s == TW_OK) s = time_calls(b, row);
+    if (s == TW_OK) s = time_queued(b, row);
     if (s == TW_OK) s = time_plain(b, row);
     if (row->count > 0) row->finite = b->work->finite(b, row);
     if (s == TW_OK) s = split(b, row);

@@ -124,10 +124,13 @@ static void show_launches(const cli_bench *b, const cli_bench_row *row) {
 }
 
 /* What only a GPU tells. */
-static void show_device(const cli_bench_row *row) {
+static void show_device(const cli_bench *b, const cli_bench_row *row) {
     if (!isfinite(row->plain)) return;
     printf("%11s as a graph %.2f times as quick as call by call (%.2f ms)", "",
            row->plain / quantile(row, 0.5), 1e3 * row->plain);
+    if (isfinite(row->queued))
+        printf("; queued one behind the other %s %s/s",
+               cli_rate((double)row->batch / row->queued).text, cli_shape_noun(&b->shape, false));
     if (isfinite(row->busy)) printf("; at work %.0f%% of the time", 100.0 * row->busy);
     if (isfinite(joules(row)))
         printf("; %.3g joules a sample", joules(row));
@@ -154,7 +157,7 @@ void cli_bench_show_row(const cli_bench *b, const cli_bench_row *row) {
            1e3 * row->create, 1e3 * row->first);
     show_split(row);
     show_launches(b, row);
-    show_device(row);
+    show_device(b, row);
     if (!row->finite) printf("%11s not all numbers that came out are finite\n", "");
     if (!row->complete) printf("%11s broken off\n", "");
     fflush(stdout);
@@ -213,11 +216,12 @@ json_t *cli_bench_row_json(const cli_bench *b, const cli_bench_row *row) {
         sampling ? json_real(rate(row, row->evaluations)) : json_null(), "images_per_s_sustained",
         samples * (double)row->count / row->total, "flops", flops(row), "flops_per_s",
         rate(row, flops(row)), "utilisation", number_json(utilisation(b, row)));
-    json_t *more = json_pack("{s:f, s:f, s:O, s:o, s:o, s:o, s:o, s:o}", "create_seconds",
+    json_t *more = json_pack("{s:f, s:f, s:O, s:o, s:o, s:o, s:o, s:o, s:o}", "create_seconds",
                              row->create, "first_seconds", row->first, "launches", row->launches,
                              "memory", memory, "split", split_json(b, row), "joules_per_image",
                              number_json(joules(row)), "device_busy", number_json(row->busy),
-                             "graph_speedup", number_json(row->plain / quantile(row, 0.5)));
+                             "graph_speedup", number_json(row->plain / quantile(row, 0.5)),
+                             "images_per_s_queued", number_json((double)row->batch / row->queued));
     if (j) json_object_update(j, more);
     json_decref(more);
     return j;

@@ -23,6 +23,10 @@ static tw_status step(cli_bench *b, cli_bench_row *row) {
     return TW_OK;
 }
 
+static tw_status queue_step(cli_bench *b) {
+    return tw_trainer_step(b->trainer, NULL);
+}
+
 static int parts(const cli_bench *b, cli_bench_part *out) {
     out[0] = (cli_bench_part){b->trainer->micro.plan, 1, false};
     out[1] = (cli_bench_part){b->trainer->update, 1, true};
@@ -60,6 +64,7 @@ const cli_bench_work cli_bench_training = {
                 "clipping, AdamW, average",
     .create = create,
     .call_once = step,
+    .queue_once = queue_step,
     .parts = parts,
     .memory = memory,
     .finite = all_finite,

@@ -109,6 +109,7 @@ TEST_F(CudaCommand, BenchMetersTheDevice) {
             };
             EXPECT_DOUBLE_EQ(number("device_busy"), 0.73);
             EXPECT_GT(number("graph_speedup"), 0);
+            EXPECT_EQ(number("images_per_s_queued") > 0, std::string(mode) == "train");
             const double watts = number("joules_per_image") * number("images_per_s_sustained");
             const json_t *total = json_object_get(json_object_get(row, "seconds"), "total");
             if (json_number_value(total) >= 1) { // on a busy machine without being told
