@@ -51,7 +51,7 @@ inline bool serves(twk_tile tile, Math math) {
 // Multiples of 2^-24 times the terms: fp32 sums; and where weights are added before they are
 // multiplied, their rounding to the format.
 inline double bound_of(Math math, bool folded) {
-    static const double rounding[] = {4, 0x1p13, 0x1p15, 0x1p13};
+    static const double rounding[] = {4, 0x1p13, 0x1p16, 0x1p13}; // unit roundoffs
     return 8 + (folded ? rounding[(int)math] : 0);
 }
 
