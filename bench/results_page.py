@@ -34,7 +34,7 @@ KERNELS = {
     "gemm": ["batched matrix products (fp32 also as tf32, 16 bits also by wgmma)"],
     "attention": ["attention forward (fp32 also as tf32)",
                   "attention backward (fp32 also as tf32)"],
-    "block": ["a residual block of launchers, forward"],
+    "block": ["a residual block and attention blocks of launchers, forward and backward"],
     "optimizer": ["multi-tensor AdamW with EMA", "norm over many tensors"],
 }
 FORMATS = ["fp32", "bf16", "fp16"]
