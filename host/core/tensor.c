@@ -68,12 +68,14 @@ tw_status tw_tensor_view(void *data, tw_dtype dtype, int rank, const int64_t *sh
 }
 
 int64_t tw_tensor_count(const tw_tensor *tensor) {
+    if (!tensor) return -1;
     int64_t count = 1;
     for (int i = 0; i < tensor->rank; i++) count *= tensor->shape[i];
     return count;
 }
 
 int tw_tensor_is_dense(const tw_tensor *tensor) {
+    if (!tensor) return 0;
     int64_t stride = 1;
     for (int i = 0; i < tensor->rank; i++)
         if (tensor->shape[i] == 0) return 1; /* there is nothing to stride over */

@@ -54,6 +54,7 @@ typedef struct tw_tensor {
  * tw_context_error(NULL). */
 TW_API tw_status tw_tensor_view(void *data, tw_dtype dtype, int rank, const int64_t *shape,
                                 tw_tensor *out);
+/* Elements, and whether they lie row by row without gaps; -1 and 0 of a null pointer. */
 TW_API int64_t tw_tensor_count(const tw_tensor *tensor);
 TW_API int tw_tensor_is_dense(const tw_tensor *tensor);
 

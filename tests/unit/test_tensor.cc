@@ -36,6 +36,8 @@ TEST(Tensor, ViewsAreDense) {
     EXPECT_EQ(t.strides[0], 12);
     EXPECT_EQ(t.strides[1], 4);
     EXPECT_EQ(t.strides[2], 1);
+    EXPECT_EQ(tw_tensor_count(nullptr), -1);
+    EXPECT_FALSE(tw_tensor_is_dense(nullptr));
     EXPECT_EQ(tw_tensor_count(&t), 24);
     EXPECT_TRUE(tw_tensor_is_dense(&t));
     t.strides[0] = 13;
