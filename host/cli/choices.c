@@ -38,7 +38,7 @@ static void print_provider(const char *name, const int *operations, const char *
         else
             others += kinds[i].count;
     }
-    if (others) printf(", %d of %d more kinds", others, n - KINDS_SHOWN);
+    if (others) printf(", %d more of %d kinds", others, n - KINDS_SHOWN);
     putchar('\n');
 }
 
