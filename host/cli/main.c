@@ -125,8 +125,9 @@ static int dispatch(int argc, char **argv) {
         printf("tweedie %s\n", tw_version());
         return CLI_OK;
     }
-    const cli_command *command =
-        strcmp(word, "--help") == 0 ? &cli_help_command : cli_command_find(word);
+    const cli_command *command = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0
+                                     ? &cli_help_command
+                                     : cli_command_find(word);
     if (!command) return cli_unknown_command(word);
     cli_args args;
     const int rc = cli_parse(command, argc - 2, argv + 2, &args);

@@ -205,7 +205,7 @@ int cli_parse(const cli_command *command, int argc, char **argv, cli_args *out) 
     out->word_count = argc;
     out->words = argv;
     for (int i = 0; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             out->help = true;
             return CLI_OK;
         }

@@ -47,12 +47,22 @@ static void parent_of(const char *path, char *out, size_t size) {
         snprintf(out, size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
+/* A folder that is there, or the one that it will be made in: all above it may be missing too. */
 static int check_folder(const char *option, const char *path) {
     struct stat st;
+    char there[4096], parent[4096];
     if (strlen(path) >= 4000) return cli_fail("%s: the path is too long", option);
     if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
         return cli_fail("%s: %s is a file; expected a path ending in .png or .npy, or a folder",
                         option, path);
+    snprintf(there, sizeof there, "%s", path);
+    while (stat(there, &st) != 0) {
+        parent_of(there, parent, sizeof parent);
+        if (strcmp(parent, there) == 0) break;
+        snprintf(there, sizeof there, "%s", parent);
+    }
+    if (access(there, W_OK) != 0)
+        return cli_fail("%s: the folder %s cannot be written to", option, there);
     return CLI_OK;
 }
 

@@ -246,6 +246,11 @@ static tw_status load(tw_context *ctx, const char *directory, const char *varian
     tw_path unet, config_path, scheduler_path;
     TW_TRY(find_part(ctx, directory, "unet", &unet));
     TW_TRY(tw_path_join(ctx, unet.text, "config.json", &config_path));
+    if (!tw_file_exists(config_path.text))
+        return tw_fail(ctx, TW_ERROR_IO,
+                       "%s: no such file; expected the directory of a model, as "
+                       "diffusers writes it",
+                       config_path.text);
     TW_TRY(tw_file_read(ctx, config_path.text, TW_JSON_TEXT_MAX, config, NULL));
     TW_TRY(read_scheduler(ctx, directory, &scheduler_path, scheduler));
     TW_TRY(tw_model_describe(ctx, *config, config_path.text, *scheduler, scheduler_path.text, out));

@@ -114,6 +114,19 @@ TEST_F(Full, TrainingOnASmallDisk) {
     EXPECT_EQ(finished, 1);
 }
 
+// It is known before the work is done.
+TEST_F(Full, ADiskThatCannotBeWrittenTo) {
+    make_model("images", kImages, kSchedule);
+    if (!mount_disk(4, MS_RDONLY)) GTEST_SKIP() << "no right to mount a small disk";
+    for (const std::string out : {"a.npy", "a.png", "", "folder", "folder/within"}) {
+        const Result r = fails(
+            1, {"sample", "--model", "images", "--n", "2", "--steps", "2", "--out", "disk/" + out},
+            {"--out: ", "disk", "cannot be written to"});
+        EXPECT_EQ(r.out, "") << out;
+    }
+    unmount();
+}
+
 TEST_F(Full, Sampling) {
     make_model("images", kImages, kSchedule);
     for (const std::string out : {"a.npy", "a.png", "folder"}) {
