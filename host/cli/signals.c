@@ -33,6 +33,7 @@ static void catch_one(int number) {
 void cli_signals_begin(void) {
     catch_one(SIGINT);
     catch_one(SIGTERM);
+    catch_one(SIGHUP); /* the terminal is gone, as when a connection breaks */
 }
 
 void cli_signals_catch(void) {

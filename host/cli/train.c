@@ -178,7 +178,8 @@ static int give_up(cli_session *s, int64_t step) {
     return CLI_NOT_FINITE;
 }
 
-/* What follows a step: validation, picture, save. */
+/* What follows a step: validation, save, picture, so that a picture that cannot be made costs no
+ * steps. */
 static int after_step(cli_session *s, int64_t step) {
     int rc = cli_writer_check(&s->writer);
     bool is_best = false;
@@ -187,13 +188,13 @@ static int after_step(cli_session *s, int64_t step) {
         is_best = !rc && cli_flag(s->args, "keep-best") && s->measured < s->best;
         if (is_best) s->best = s->measured;
     }
-    if (!rc && !cli_signals_stop() && due(s, "preview-every", step))
-        rc = cli_train_preview(s, step);
     const bool is_due = due(s, "save-every", step) || step == s->options.steps;
     const bool as_run = is_due && !cli_signals_stop();
-    if (!rc) rc = cli_train_keep_tuning(s); /* pictures have plans of their own */
+    if (!rc) rc = cli_train_keep_tuning(s);
     if (!rc && (as_run || is_best)) rc = cli_train_save(s, step, as_run, is_best);
-    return rc;
+    if (rc || cli_signals_stop() || !due(s, "preview-every", step)) return rc;
+    rc = cli_train_preview(s, step);
+    return rc ? rc : cli_train_keep_tuning(s); /* pictures have plans of their own */
 }
 
 /* Steps that may be queued before the metrics of one are read, so that a GPU need not wait for the
@@ -271,7 +272,7 @@ static int finished(cli_session *s) {
 static int carry_out(cli_session *s) {
     int rc = CLI_OK;
     if (!s->dry_run && s->run->resume && s->first == s->options.steps) return finished(s);
-    cli_signals_catch();
+    if (!s->dry_run) cli_signals_catch(); /* it has nothing to save: a signal ends it at once */
     if (!s->dry_run) rc = cli_train_begin_files(s);
     if (!rc) rc = cli_train_keep_tuning(s);
     if (!rc) rc = cli_train_show_table(s);

@@ -9,7 +9,6 @@
 #include "cli/machine.h"
 #include "cli/progress.h"
 #include "cli/quantile.h"
-#include "cli/signals.h"
 #include "cli/train.h"
 
 #define TIMED 9       /* steps at most */
@@ -27,10 +26,6 @@ static int time_steps(cli_session *s, timing *out) {
     int64_t left = s->options.steps - s->first;
     *out = (timing){0, 0.0};
     for (bool first = true; left > 0 && out->steps < TIMED && sum < ENOUGH; left--) {
-        if (cli_signals_stop()) {
-            cli_fail("interrupted; nothing was written");
-            return CLI_INTERRUPTED;
-        }
         const double begun = cli_seconds();
         tw_train_metrics m = {.size = sizeof m}; /* waits */
         const tw_status status = tw_trainer_step(s->trainer, &m);

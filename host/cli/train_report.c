@@ -54,7 +54,10 @@ static void show_steps(const cli_session *s) {
            cli_grouped(o->batch_size * o->accumulate).text, cli_shape_noun(&s->shape, false));
     if (o->accumulate > 1)
         printf(" (%" PRId64 " micro-steps of %" PRId64 ")", o->accumulate, o->batch_size);
-    if (s->first) printf(", %s done", cli_grouped(s->first).text);
+    if (s->first)
+        printf(", %s done", cli_grouped(s->first).text);
+    else if (s->run->resume)
+        printf(", none done: no state was saved");
     printf("\n");
     row("optimizer");
     printf("AdamW, lr %g %s after %" PRId64 " steps, weight decay %g, clip %g, average %g\n", o->lr,

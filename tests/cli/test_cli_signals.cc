@@ -1,5 +1,5 @@
-// kill -9, Ctrl-C and SIGTERM at any moment: a run goes on to the numbers of one that was left
-// alone, and a file is whole or not there.
+// kill -9, Ctrl-C, SIGTERM and SIGHUP at any moment: a run goes on to the numbers of one that was
+// left alone, and a file is whole or not there.
 #include "cli/broken.h"
 
 namespace {
@@ -18,7 +18,13 @@ class Signals : public Broken {
         works(go_on(out));
         expect_same_run(out, "whole");
         expect_no_temporaries(out);
-        EXPECT_EQ(list(out + "/checkpoints"), list("whole/checkpoints"));
+        // The last two saves; what a run saved when it was stopped is one, too.
+        const std::vector<std::string> kept = list(out + "/checkpoints"),
+                                       whole = list("whole/checkpoints");
+        EXPECT_EQ(kept.size(), whole.size());
+        EXPECT_EQ(std::count(kept.begin(), kept.end(), "step-000080"), 1);
+        for (const std::string &name : kept)
+            EXPECT_TRUE(std::count(whole.begin(), whole.end(), name) || name.back() != '0') << name;
         EXPECT_EQ(read(out + "/best/unet/diffusion_pytorch_model.safetensors"),
                   read("whole/best/unet/diffusion_pytorch_model.safetensors"));
     }
@@ -52,17 +58,34 @@ TEST_F(Signals, KilledWithinASave) {
 
 TEST_F(Signals, InterruptedAtAnyMoment) {
     const double whole = seconds_of(busy("whole"));
+    const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     int i = 0;
     for (int round = 0; round < (kSlow ? 1 : 2); round++) {
         int number = SIGINT;
         break_off(
             "run" + std::to_string(round), 6,
             [&] {
-                number = i++ % 2 ? SIGTERM : SIGINT;
+                number = numbers[i++ % 3];
                 return signals_after(uniform(round ? whole / 3 : whole), {number});
             },
             [&](const Result &r) { expect_interrupted(r, number); });
     }
+}
+
+// An estimate has nothing to save: it does not finish the step, of which this one takes minutes.
+TEST_F(Signals, AnEstimateEndsAtOnce) {
+    RunOptions options;
+    const auto sent = std::make_shared<bool>(false);
+    options.watch = [=](pid_t pid, const std::string &out) {
+        if (*sent || out.find("nothing is written") == std::string::npos) return;
+        *sent = true;
+        kill(pid, SIGINT);
+    };
+    const Result r =
+        run({"train", "--preset", "shapes", "--batch-size", "4096", "--dry-run"}, options);
+    EXPECT_EQ(r.status, 130) << r.err;
+    EXPECT_EQ(r.err, "tweedie: interrupted\n");
+    EXPECT_EQ(r.out.find("the median of"), std::string::npos) << r.out;
 }
 
 // The second one does not wait, and spoils nothing.

@@ -94,6 +94,26 @@ TEST_F(Train, AStopSaysHowToGoOn) {
     fails(1, {"train", "--out", "a", "--resume", "--steps", "5"}, {"at step", "beyond the 5"});
 }
 
+// A picture that cannot be written ends the run, and costs none of its steps.
+TEST_F(Train, StepsAreSavedBeforeTheyArePictured) {
+    ASSERT_EQ(mkdir(path("a").c_str(), 0777), 0);
+    write("a/previews", "a file");
+    fails(1, with({"--out", "a", "--preview-every", "20"}), {"a/previews"});
+    const Result done = works({"train", "--out", "a", "--resume"});
+    EXPECT_NE(done.out.find("a is complete with 20 steps"), std::string::npos) << done.out;
+    works(with({"--out", "b"}));
+    expect_same_run("a", "b");
+}
+
+TEST_F(Train, SaysThatARunWithoutAStateStartsAgain) {
+    works(with({"--out", "a"}));
+    ASSERT_EQ(unlink(path("a/state/trainer.safetensors").c_str()), 0);
+    const Result r = works({"train", "--out", "a", "--resume"});
+    EXPECT_NE(r.out.find("none done: no state was saved"), std::string::npos) << r.out;
+    works(with({"--out", "b"}));
+    expect_same_run("a", "b");
+}
+
 TEST_F(Train, ALongerRunGoesOn) {
     works(with({"--out", "a", "--steps", "10"}));
     const Result done = works({"train", "--out", "a", "--resume"});
