@@ -30,6 +30,8 @@ static const cli_option options[] = {
      "what the network computes with; fp16 only for sampling"},
     {"recompute", CLI_CHOICE, "none|norms|blocks", 0, 0, "none",
      "train: what is made again rather than kept"},
+    {"data", CLI_TEXT, "scurve|shapes|PATH", 0, 0, NULL,
+     "train: count the memory of this data set too, which `tweedie train` takes"},
     {"memory", CLI_TEXT, "SIZE", 0, 0, NULL,
      "what the batch must fit, such as 8G or 500M [the memory that the device has]"},
     CLI_GROUP("Machine"),
@@ -123,8 +125,8 @@ static int model_info(const cli_args *args, tw_context *ctx) {
 }
 
 static int check_options(const cli_args *args) {
-    static const char *const of_plan[] = {"preset",    "for",       "batch-size",
-                                          "precision", "recompute", "memory"};
+    static const char *const of_plan[] = {"preset",    "for",  "batch-size", "precision",
+                                          "recompute", "data", "memory"};
     const bool plan = cli_flag(args, "plan");
     if (cli_text(args, "variant") && !cli_text(args, "model"))
         return cli_usage("--variant: there is no --model that it could belong to");
@@ -133,6 +135,8 @@ static int check_options(const cli_args *args) {
             return cli_usage("--%s: belongs to --plan, which is missing", of_plan[i]);
     if (cli_choice(args, "for") == 1 && cli_source_of(args, "recompute") == CLI_FROM_USER)
         return cli_usage("--recompute: belongs to --for train");
+    if (cli_choice(args, "for") == 1 && cli_text(args, "data"))
+        return cli_usage("--data: belongs to --for train");
     if (cli_choice(args, "for") == 0 && cli_choice(args, "precision") == TW_PRECISION_F16)
         return cli_usage("--precision fp16: belongs to --for sample");
     if (plan && !cli_text(args, "preset") == !cli_text(args, "model"))

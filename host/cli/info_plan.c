@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "cli/presets.h"
 #include "core/context.h"
+#include "data/dataset.h"
 #include "diffusion/sampler.h"
 #include "models/model.h"
 #include "train/internal.h"
@@ -22,7 +23,9 @@ typedef struct planner {
     const cli_preset *preset; /* null: --model */
     tw_model *model;
     tw_model_info info;
+    tw_dataset *data; /* null without --data */
     bool sampling;
+    bool gathers;       /* a GPU, which keeps small data sets */
     double memory;      /* what a batch must fit */
     tw_choices choices; /* for the batch that was asked for */
 } planner;
@@ -30,6 +33,7 @@ typedef struct planner {
 typedef struct budget {
     int64_t batch;
     tw_trainer_budget parts; /* of sampling: weights and plans */
+    size_t resident;         /* pictures on the device */
     double total;
 } budget;
 
@@ -79,6 +83,29 @@ static int open_model(planner *p) {
     return s == TW_OK ? CLI_OK : cli_fail_status(p->ctx, s);
 }
 
+/* As `tweedie train` opens it, for this network. */
+static int open_data(planner *p) {
+    const char *source = cli_text(p->args, "data");
+    tw_dataset_options o = TW_DATASET_OPTIONS_INIT;
+    if (!source) return CLI_OK;
+    if (p->info.rank == 3) {
+        o.height = p->info.shape[0];
+        o.width = p->info.shape[1];
+        if (p->info.shape[2] == 1 || p->info.shape[2] == 3) o.channels = (int)p->info.shape[2];
+    }
+    const tw_status s = tw_dataset_open(p->ctx, source, &o, &p->data);
+    if (s != TW_OK) return cli_fail_status(p->ctx, s);
+    if (p->data->rank != p->info.rank || p->data->elements != cli_shape_of(&p->info).count)
+        return cli_usage("--data: %s: its samples have another shape than the network's", source);
+    return CLI_OK;
+}
+
+/* Bytes of the host's memory that the data set holds, whatever is on the device. */
+static size_t held_by(const tw_dataset *d) {
+    const size_t numbers = (size_t)d->count * (size_t)d->elements;
+    return d->values ? numbers * sizeof(float) : d->bytes ? numbers : 0;
+}
+
 /* A number that the preset gives to an option of `train`. */
 static double preset_value(const planner *p, const char *name, double fallback) {
     for (const cli_preset_option *o = p->preset ? p->preset->options : NULL; o && o->name; o++)
@@ -123,6 +150,12 @@ static tw_status plan_batch(const planner *p, int64_t batch, budget *out) {
     const tw_trainer_budget *b = &out->parts;
     out->total = (double)(b->weights + b->rounded + b->gradients + b->optimizer + b->ema +
                           tw_plan_budget_total(&b->plans));
+    if (p->gathers && p->data && out->total < p->memory) {
+        const tw_trainer_options o = TW_TRAINER_OPTIONS_INIT;
+        out->resident =
+            tw_dataset_resident_bytes(p->data, o.resident_limit, (size_t)(p->memory - out->total));
+        out->total += (double)out->resident;
+    }
     return TW_OK;
 }
 
@@ -159,7 +192,7 @@ typedef struct row {
     const char *name, *key;
     size_t bytes;
 } row;
-#define ROWS 10
+#define ROWS 11
 
 static int rows_of(const planner *p, const budget *b, row *rows) {
     const tw_trainer_budget *t = &b->parts;
@@ -172,10 +205,13 @@ static int rows_of(const planner *p, const budget *b, row *rows) {
                            {"passing tensors", "passing", t->plans.passing},
                            {"workspace", "workspace", t->plans.workspace + t->plans.held},
                            {"gaps", "gaps", t->plans.gaps},
-                           {"inputs", "inputs", t->plans.inputs}};
+                           {"inputs", "inputs", t->plans.inputs},
+                           {"pictures", "pictures", b->resident}};
     int n = 0;
-    for (int i = 0; i < ROWS; i++)
-        if (i == 1 ? t->rounded > 0 : !p->sampling || i == 0 || i > 5) rows[n++] = all[i];
+    for (int i = 0; i < ROWS; i++) {
+        const bool is_any = (i != 1 && i != ROWS - 1) || all[i].bytes > 0;
+        if (is_any && (!p->sampling || i < 2 || i > 5)) rows[n++] = all[i];
+    }
     return n;
 }
 
@@ -185,13 +221,14 @@ static int print_plan_json(const planner *p, const budget *b, const budget *larg
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         json_object_set_new(bytes, rows[i].key, json_integer((json_int_t)rows[i].bytes));
     return cli_print_json(json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:f, s:I, s:f, s:o}", "device",
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:I, s:I, s:f, s:I, s:f, s:o}", "device",
         tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
         (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train", "precision",
         cli_text(p->args, "precision"), "recompute", cli_text(p->args, "recompute"), "batch_size",
-        (json_int_t)b->batch, "bytes", bytes, "total", b->total, "memory", p->memory,
-        "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total, "providers",
-        cli_choices_json(p->ctx, &p->choices)));
+        (json_int_t)b->batch, "bytes", bytes, "total", b->total, "host_save",
+        (json_int_t)b->parts.snapshot, "host_data", (json_int_t)(p->data ? held_by(p->data) : 0),
+        "memory", p->memory, "largest_batch", (json_int_t)largest->batch, "largest_total",
+        largest->total, "providers", cli_choices_json(p->ctx, &p->choices)));
 }
 
 static void print_plan(const planner *p, const budget *b, const budget *largest) {
@@ -208,6 +245,9 @@ static void print_plan(const planner *p, const budget *b, const budget *largest)
     if (!p->sampling)
         printf("  %-17s %10s more of the host's memory while one is written\n", "a save",
                cli_bytes((double)b->parts.snapshot).text);
+    if (p->data)
+        printf("  %-17s %10s more of the host's memory\n", "the data",
+               cli_bytes((double)held_by(p->data)).text);
     cli_print_choices(p->ctx, &p->choices, 17);
     printf("%s: ", cli_bytes(p->memory).text);
     if (largest->batch == 0)
@@ -215,8 +255,8 @@ static void print_plan(const planner *p, const budget *b, const budget *largest)
     else if (largest->batch == CLI_PLAN_BATCHES)
         printf("a batch of %s and perhaps more fits\n", cli_grouped(CLI_PLAN_BATCHES).text);
     else
-        printf("the largest batch that fits is %s, with %s\n", cli_grouped(largest->batch).text,
-               cli_bytes(largest->total).text);
+        printf("the largest batch that fits is %s, which takes %s\n",
+               cli_grouped(largest->batch).text, cli_bytes(largest->total).text);
 }
 
 static int plan(planner *p) {
@@ -236,9 +276,12 @@ int cli_info_plan(const cli_args *args, tw_context *ctx) {
     planner p = {.args = args, .ctx = ctx, .sampling = cli_choice(args, "for") == 1};
     int rc = find_memory(&p);
     if (rc) return rc;
+    p.gathers = ctx->backend->gather != NULL;
     tw_backend_plan_only(ctx->backend);
     rc = open_model(&p);
+    if (!rc) rc = open_data(&p);
     if (!rc) rc = plan(&p);
+    tw_dataset_free(p.data);
     tw_model_free(p.model);
     return rc;
 }

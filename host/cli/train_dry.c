@@ -107,13 +107,14 @@ static int say_memory(cli_session *s, json_t *document) {
     if (document) {
         json_object_set_new(
             document, "memory",
-            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights",
-                      (json_int_t)m.weights, "rounded", (json_int_t)m.rounded, "gradients",
-                      (json_int_t)m.gradients, "optimizer", (json_int_t)m.optimizer, "average",
-                      (json_int_t)m.ema, "arena", (json_int_t)m.arena, "staging",
-                      (json_int_t)m.staging, "save", (json_int_t)m.snapshot, "preview",
-                      (json_int_t)preview, "process", (json_int_t)peak, "machine",
-                      (json_int_t)total, "free", (json_int_t)available));
+            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                      "weights", (json_int_t)m.weights, "rounded", (json_int_t)m.rounded,
+                      "gradients", (json_int_t)m.gradients, "optimizer", (json_int_t)m.optimizer,
+                      "average", (json_int_t)m.ema, "arena", (json_int_t)m.arena, "staging",
+                      (json_int_t)m.staging, "pictures", (json_int_t)m.resident, "save",
+                      (json_int_t)m.snapshot, "preview", (json_int_t)preview, "process",
+                      (json_int_t)peak, "machine", (json_int_t)total, "free",
+                      (json_int_t)available));
         return CLI_OK;
     }
     printf("  %-10s %s more while a save is written", "room", cli_bytes((double)m.snapshot).text);

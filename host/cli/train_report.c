@@ -14,7 +14,8 @@
 #define VALIDATION_SAMPLES 1024
 
 static size_t planned(const tw_trainer_memory *m) {
-    return m->weights + m->rounded + m->gradients + m->optimizer + m->ema + m->arena + m->staging;
+    return m->weights + m->rounded + m->gradients + m->optimizer + m->ema + m->arena + m->staging +
+           m->resident;
 }
 
 static void row(const char *name) {
@@ -41,8 +42,10 @@ static void show_memory(const cli_session *s, const tw_trainer_memory *m) {
     printf(", gradients %s, optimizer %s", cli_bytes((double)m->gradients).text,
            cli_bytes((double)m->optimizer).text);
     if (m->ema) printf(", average %s", cli_bytes((double)m->ema).text);
-    printf(", arena %s, staging %s%s%s%s\n", cli_bytes((double)m->arena).text,
-           cli_bytes((double)m->staging).text, s->options.recompute ? "; " : "",
+    printf(", arena %s, staging %s", cli_bytes((double)m->arena).text,
+           cli_bytes((double)m->staging).text);
+    if (m->resident) printf(", pictures %s", cli_bytes((double)m->resident).text);
+    printf("%s%s%s\n", s->options.recompute ? "; " : "",
            s->options.recompute ? cli_text(s->args, "recompute") : "",
            s->options.recompute ? " are made again" : "");
 }

@@ -94,6 +94,9 @@ tw_status tw_trainer_metrics_newest(tw_trainer *trainer, tw_train_metrics *out);
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);
 
+/* Bytes of a data set's pictures that a GPU keeps, where so many of its own are free beside all
+ * else that training takes; 0: they are fed. */
+size_t tw_dataset_resident_bytes(const tw_dataset *dataset, int64_t limit, size_t available);
 /* Puts the data set's pictures on the device, if they may be there; see resident.c. */
 tw_status tw_trainer_make_resident(tw_trainer *trainer);
 size_t tw_trainer_resident_bytes(const tw_trainer *trainer);

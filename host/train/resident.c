@@ -3,36 +3,38 @@
 #include "data/dataset.h"
 #include "train/internal.h"
 
-static size_t bytes_of(const tw_trainer *t) {
-    return (size_t)t->dataset->count * (size_t)t->dataset->elements;
+static size_t bytes_of(const tw_dataset *d) {
+    return (size_t)d->count * (size_t)d->elements;
+}
+
+size_t tw_dataset_resident_bytes(const tw_dataset *d, int64_t limit, size_t available) {
+    if (!d->bytes || d->values || d->rank != 3 || limit < 0) return 0;
+    return bytes_of(d) <= (uint64_t)limit && bytes_of(d) <= available / 4 ? bytes_of(d) : 0;
 }
 
 size_t tw_trainer_resident_bytes(const tw_trainer *t) {
-    return t->pictures ? bytes_of(t) : 0;
+    return t->pictures ? bytes_of(t->dataset) : 0;
 }
 
 static bool may_be_resident(tw_trainer *t) {
     tw_backend *b = t->ctx->backend;
-    const tw_dataset *d = t->dataset;
-    size_t total = 0, available = 0;
-    if (!b->gather || !d->bytes || d->values || d->rank != 3) return false;
-    if (t->options.resident_limit < 0 || bytes_of(t) > (uint64_t)t->options.resident_limit)
-        return false;
-    return !b->memory ||
-           (b->memory(b, &total, &available) == TW_OK && bytes_of(t) <= available / 4);
+    size_t total = 0, available = SIZE_MAX;
+    if (!b->gather || (b->memory && b->memory(b, &total, &available) != TW_OK)) return false;
+    return tw_dataset_resident_bytes(t->dataset, t->options.resident_limit, available) > 0;
 }
 
 tw_status tw_trainer_make_resident(tw_trainer *t) {
     tw_backend *b = t->ctx->backend;
+    const size_t bytes = bytes_of(t->dataset);
     if (!may_be_resident(t)) return TW_OK;
     tw_status s = b->allocate(b, (size_t)t->options.batch_size * sizeof(int64_t), &t->index);
-    if (s == TW_OK) s = b->allocate(b, bytes_of(t), &t->pictures);
+    if (s == TW_OK) s = b->allocate(b, bytes, &t->pictures);
     if (s == TW_ERROR_MEMORY) { /* then they are fed */
         b->release(b, t->index);
         t->index = NULL;
         return TW_OK;
     }
-    return s == TW_OK ? b->upload(b, t->pictures, t->dataset->bytes, bytes_of(t)) : s;
+    return s == TW_OK ? b->upload(b, t->pictures, t->dataset->bytes, bytes) : s;
 }
 
 tw_status tw_trainer_feed_resident(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {

@@ -54,6 +54,21 @@ static const std::vector<Use> info_uses = {
          json_decref(run);
      }},
     {"info",
+     {"data"},
+     [](EveryOption &t) {
+         t.make_models();
+         t.make_configs(); /* images.npy */
+         const EveryOption::Words plan = {"info",    "--plan", "--model",
+                                          "classes", "--data", "images.npy"};
+         const Result r = t.works(plan);
+         EXPECT_NE(r.out.find("  the data             9.0 KiB more of the host's memory\n"),
+                   std::string::npos)
+             << r.out;
+         json_t *j = t.json(EveryOption::joined(plan, {"--json"}));
+         EXPECT_EQ(json_integer_value(json_object_get(j, "host_data")), 12 * 8 * 8 * 3 * 4);
+         json_decref(j);
+     }},
+    {"info",
      {"recompute"},
      [](EveryOption &t) {
          double last = 1e18;
@@ -128,9 +143,18 @@ static const std::vector<Misuse> info_misuses = {
      {"--plan", "--preset", "scurve", "--for", "sample", "--recompute", "norms"},
      2,
      "belongs to --for train"},
+    {"info", "data", {"--data", "scurve"}, 2, "belongs to --plan"},
+    {"info",
+     "data",
+     {"--plan", "--preset", "scurve", "--for", "sample", "--data", "scurve"},
+     2,
+     "belongs to --for train"},
+    {"info", "data", {"--plan", "--preset", "images", "--data", "absent"}, 1, "absent"},
+    {"info", "data", {"--plan", "--preset", "scurve", "--data", "images.npy"}, 2, "another shape"},
     {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "8Q"}, 2, "such as 8G or 500M"},
     {"info", "memory", {"--plan", "--preset", "scurve", "--memory", "0"}, 2, "such as 8G or 500M"},
     {"info", "model", {"--model", "absent"}, 1, "absent"},
+    {"info", "model", {"--model", "."}, 1, "the directory of a model"},
     {"info", "variant", {"--variant", "half"}, 2, "no --model"},
     {"info", "json", {"--json=yes"}, 2, "takes no value"},
     {"info", "device", {"--device", "gpu"}, 2, "auto, cpu or cuda"},
