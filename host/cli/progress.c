@@ -36,6 +36,12 @@ static void cut(char *text, int columns) {
     }
 }
 
+bool cli_progress_fits(const char *text) {
+    int columns = 0;
+    for (const char *p = text; *p; p++) columns += ((unsigned char)*p & 0xC0) != 0x80;
+    return columns < terminal_width();
+}
+
 void cli_progress_show(const char *format, ...) {
     if (!progress.live) return;
     char text[512];

@@ -16,6 +16,8 @@ bool cli_progress_live(void);
 
 /* Shows a line in place of the live one, cut to the terminal's width. Nothing off a terminal. */
 void cli_progress_show(const char *format, ...) TW_PRINTF(1, 2);
+/* Whether the line would not be cut. */
+bool cli_progress_fits(const char *text);
 /* Ends the live line, if there is one, so that other text can follow; the line stays. */
 void cli_progress_end_line(void);
 /* Takes it away. */

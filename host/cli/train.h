@@ -28,7 +28,8 @@ typedef struct cli_session {
     double loss;         /* smoothed; its weight so far is in loss_weight */
     double loss_weight;
     double shown;    /* when a plain line was last printed */
-    double metered;  /* when the next was last looked at */
+    double metered;  /* when the next two were last looked at */
+    double held;     /* bytes of a GPU's memory that are taken, by whomever; 0: not known */
     double busy;     /* part of the time in which the device is at work; NAN: not known */
     int64_t skipped; /* updates that were, in the whole run */
     int64_t skipped_in_a_row;

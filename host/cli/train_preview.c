@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/train.h"
 #include "core/context.h"
@@ -61,9 +62,10 @@ static tw_status open_preview(const cli_session *s, preview *p) {
     return p->values ? TW_OK : TW_ERROR_MEMORY;
 }
 
-static int cancel_on_signal(void *user, const tw_step_info *info) {
+static int after_step(void *user, const tw_step_info *info) {
     (void)user;
-    (void)info;
+    cli_progress_show("picture  %" PRId64 "/%" PRId64 "  %s", info->step + 1, info->steps,
+                      cli_bar((double)(info->step + 1) / (double)info->steps).text);
     return cli_signals_stop();
 }
 
@@ -74,7 +76,7 @@ static tw_status open_sampler(const cli_session *s, tw_model *model, tw_sampler 
     o.guidance = cli_real(s->args, "preview-guidance");
     o.seed = s->options.seed;
     o.precision = s->options.precision;
-    o.hook = cancel_on_signal;
+    o.hook = after_step;
     return tw_sampler_create(model, &o, out);
 }
 
@@ -127,7 +129,9 @@ static tw_status write_picture(cli_session *s, const preview *p, int64_t step) {
 int cli_train_preview(cli_session *s, int64_t step) {
     preview p = {0};
     tw_status status = open_preview(s, &p);
+    cli_progress_end_line(); /* drawing takes a while, which has a line of its own */
     if (status == TW_OK) status = draw(s, &p);
+    cli_progress_clear();
     if (status == TW_OK) status = write_picture(s, &p, step);
     tw_free(s->ctx, p.labels);
     tw_free(s->ctx, p.values);

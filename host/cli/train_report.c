@@ -117,31 +117,49 @@ static void look_at_device(cli_session *s) {
     const double now = cli_seconds();
     double joules;
     if (s->metered > 0.0 && now - s->metered < 1.0) return;
+    size_t total = 0, left = 0;
     s->busy = (double)NAN;
     if (b->meter) b->meter(b, &joules, &s->busy);
+    s->held = b->memory && b->memory(b, &total, &left) == TW_OK ? (double)(total - left) : 0.0;
     s->metered = now;
+}
+
+/* The line of a step. A narrow terminal gets it without the first `dropped` of the bar, the
+ * learning rate, the gradient's norm, the memory and the GPU's load. */
+static void compose(const cli_session *s, const tw_train_metrics *m, double per_second, int dropped,
+                    char *line, size_t size) {
+    const double done = (double)m->step / (double)s->options.steps;
+    const double each = (cli_seconds() - s->begun) / (double)(m->step - s->first);
+    char bar[CLI_TEXT_SIZE + 2] = "", lr[32] = "", norm[32] = "", memory[48] = "", busy[32] = "";
+    if (dropped < 1) snprintf(bar, sizeof bar, "  %s", cli_bar(done).text);
+    if (dropped < 2) snprintf(lr, sizeof lr, "  lr %.2e", m->lr);
+    if (dropped < 3) snprintf(norm, sizeof norm, "  grad %.3g", m->grad_norm);
+    if (dropped < 4)
+        snprintf(memory, sizeof memory, "  memory %.24s",
+                 cli_bytes(s->held > 0.0 ? s->held : cli_peak_memory()).text);
+    if (dropped < 5 && isfinite(s->busy))
+        snprintf(busy, sizeof busy, "  GPU %.0f%%", 100.0 * s->busy);
+    snprintf(line, size, "step %s/%s%s  loss %.4f%s%s  %s %s/s%s%s  left %s",
+             cli_grouped(m->step).text, cli_grouped(s->options.steps).text, bar, s->loss, norm, lr,
+             cli_rate(per_second).text, cli_shape_noun(&s->shape, false), busy, memory,
+             cli_duration((double)(s->options.steps - m->step) * each).text);
 }
 
 static void show_line(cli_session *s, const tw_train_metrics *m, double per_second) {
     const double now = cli_seconds();
-    const double left =
-        (double)(s->options.steps - m->step) * ((now - s->begun) / (double)(m->step - s->first));
-    char line[640], busy[32] = "";
-    if (isfinite(s->busy)) snprintf(busy, sizeof busy, "  GPU %.0f%%", 100.0 * s->busy);
-    snprintf(line, sizeof line, "loss %.4f  grad %.3g  lr %.2e  %s %s/s%s  memory %s  left %s",
-             s->loss, m->grad_norm, m->lr, cli_rate(per_second).text,
-             cli_shape_noun(&s->shape, false), busy, cli_bytes(cli_peak_memory()).text,
-             cli_duration(left).text);
+    char line[1024];
     if (cli_progress_live()) {
-        const double done = (double)m->step / (double)s->options.steps;
         if (now - s->shown < 0.1 && m->step != s->options.steps) return;
-        cli_progress_show("step %s/%s  %s  %s", cli_grouped(m->step).text,
-                          cli_grouped(s->options.steps).text, cli_bar(done).text, line);
+        for (int dropped = 0; dropped <= 5; dropped++) {
+            compose(s, m, per_second, dropped, line, sizeof line);
+            if (cli_progress_fits(line)) break;
+        }
+        cli_progress_show("%s", line);
     } else {
         const bool edge = m->step == s->first + 1 || m->step == s->options.steps;
         if (now - s->shown < PLAIN_EVERY && !edge) return;
-        printf("step %s/%s  %s\n", cli_grouped(m->step).text, cli_grouped(s->options.steps).text,
-               line);
+        compose(s, m, per_second, 1, line, sizeof line);
+        printf("%s\n", line);
         fflush(stdout);
     }
     s->shown = now;

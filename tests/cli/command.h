@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -133,6 +134,32 @@ class CommandTest : public testing::Test {
         EXPECT_EQ(r.err.find('\n'), r.err.size() - 1) << r.err;
         for (const std::string &w : words) EXPECT_NE(r.err.find(w), std::string::npos) << r.err;
         return r;
+    }
+    // The command must succeed; what a terminal with so many columns gets.
+    std::string on_terminal(const std::vector<std::string> &args, unsigned short columns) {
+        std::string shown;
+        const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+        const struct winsize size = {24, columns, 0, 0};
+        RunOptions options;
+        if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0 ||
+            (options.terminal = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 ||
+            ioctl(options.terminal, TIOCSWINSZ, &size) != 0) {
+            ADD_FAILURE() << "no terminal";
+            return shown;
+        }
+        // A terminal holds some pages, so it is read all the while.
+        const auto drain = [&] {
+            char buffer[4096];
+            for (ssize_t n; (n = ::read(master, buffer, sizeof buffer)) > 0;)
+                shown.append(buffer, size_t(n));
+        };
+        options.watch = [&](pid_t, const std::string &) { drain(); };
+        fcntl(master, F_SETFL, O_NONBLOCK);
+        works(args, options);
+        close(options.terminal);
+        drain();
+        close(master);
+        return shown;
     }
     // The command must succeed quietly.
     Result works(const std::vector<std::string> &args, const RunOptions &options = {}) {

@@ -1,5 +1,3 @@
-#include <sys/ioctl.h>
-
 #include "cli/command.h"
 
 // The help texts, and the scripts and pages made of the same tables.
@@ -65,23 +63,13 @@ TEST_F(Help, FillsThePlainWidth) {
     }
 }
 
+TEST_F(Help, IsAskedForInShort) {
+    EXPECT_EQ(works({"-h"}).out, works({"help"}).out);
+    EXPECT_EQ(works({"sample", "-h"}).out, works({"help", "sample"}).out);
+}
+
 TEST_F(Help, FitsTheTerminal) {
-    const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    ASSERT_GE(master, 0);
-    ASSERT_EQ(grantpt(master), 0);
-    ASSERT_EQ(unlockpt(master), 0);
-    RunOptions options;
-    options.terminal = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
-    ASSERT_GE(options.terminal, 0);
-    const struct winsize size = {24, 50, 0, 0};
-    ASSERT_EQ(ioctl(options.terminal, TIOCSWINSZ, &size), 0);
-    works({"help", "completion"}, options);
-    close(options.terminal);
-    std::string shown;
-    char buffer[4096];
-    for (ssize_t n; (n = ::read(master, buffer, sizeof buffer)) > 0;)
-        shown.append(buffer, size_t(n));
-    close(master);
+    const std::string shown = on_terminal({"help", "completion"}, 50);
     size_t longest = 0, at = 0;
     for (size_t end; (end = shown.find("\r\n", at)) != std::string::npos; at = end + 2)
         if (shown.compare(at, 2, "  ") != 0) longest = std::max(longest, end - at);

@@ -24,7 +24,6 @@ class Sample : public CommandTest {
         works(args);
         return load("sampled.npy");
     }
-    static ssize_t read_some(int fd, char *to, size_t size) { return ::read(fd, to, size); }
     static void expect_close(const Array &a, const Array &b, double tolerance) {
         ASSERT_EQ(a.shape, b.shape);
         for (size_t i = 0; i < a.values.size(); i++)
@@ -334,20 +333,8 @@ TEST_F(Sample, ASignalEndsIt) {
 }
 
 TEST_F(Sample, ATerminalGetsABar) {
-    const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    ASSERT_GE(master, 0);
-    ASSERT_EQ(grantpt(master), 0);
-    ASSERT_EQ(unlockpt(master), 0);
-    RunOptions options;
-    options.terminal = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
-    ASSERT_GE(options.terminal, 0);
-    works(with("points", {"--out", "a.npy", "--n", "4", "--steps", "3"}), options);
-    close(options.terminal);
-    std::string shown;
-    char buffer[4096];
-    for (ssize_t n; (n = read_some(master, buffer, sizeof buffer)) > 0;)
-        shown.append(buffer, size_t(n));
-    close(master);
+    const std::string shown =
+        on_terminal(with("points", {"--out", "a.npy", "--n", "4", "--steps", "3"}), 80);
     EXPECT_NE(shown.find("\rddim  1/3  "), std::string::npos) << shown;
     EXPECT_NE(shown.find("\rddim  3/3  "), std::string::npos) << shown;
     EXPECT_NE(shown.find("4 points"), std::string::npos) << shown;

@@ -94,6 +94,25 @@ TEST_F(Train, AStopSaysHowToGoOn) {
     fails(1, {"train", "--out", "a", "--resume", "--steps", "5"}, {"at step", "beyond the 5"});
 }
 
+// A narrow terminal loses the bar and the learning rate before the time that is left.
+TEST_F(Train, TheLineFitsTheTerminal) {
+    const auto shown = [&](const char *out, unsigned short columns) {
+        const std::string all = on_terminal(with({"--out", out, "--preview-every", "20"}), columns);
+        const size_t at = all.find("\rstep 20/20");
+        EXPECT_NE(at, std::string::npos) << all;
+        EXPECT_NE(all.find("\rpicture  25/25  "), std::string::npos) << all;
+        return at == std::string::npos ? "" : all.substr(at + 1, all.find("\033[K", at) - at - 1);
+    };
+    for (unsigned short columns : {160, 80, 60}) {
+        const std::string line = shown(std::to_string(columns).c_str(), columns);
+        EXPECT_NE(line.find("  loss "), std::string::npos) << line;
+        EXPECT_NE(line.find("  left "), std::string::npos) << line;
+        EXPECT_EQ(line.find("  lr ") != std::string::npos, columns == 160) << line;
+        EXPECT_EQ(line.find("  memory ") != std::string::npos, columns > 60) << line;
+        EXPECT_LT(line.size() - 2 * 20 * (columns == 160), columns) << line;
+    }
+}
+
 // A picture that cannot be written ends the run, and costs none of its steps.
 TEST_F(Train, StepsAreSavedBeforeTheyArePictured) {
     ASSERT_EQ(mkdir(path("a").c_str(), 0777), 0);
