@@ -19,6 +19,8 @@ int cli_fail(const char *format, ...) TW_PRINTF(1, 2);
 int cli_usage(const char *format, ...) TW_PRINTF(1, 2);
 /* The line of a failed call; 130 if it was cancelled. */
 int cli_fail_status(const tw_context *ctx, tw_status status);
+/* The same, with what takes less where memory was short. */
+int cli_fail_memory(const tw_context *ctx, tw_status status, const char *remedy);
 
 /* The options of every command that calculates. */
 #define CLI_DEVICE_ROWS                                                                            \

@@ -65,6 +65,12 @@ int cli_fail_status(const tw_context *ctx, tw_status status) {
     return CLI_FAILED;
 }
 
+int cli_fail_memory(const tw_context *ctx, tw_status status, const char *remedy) {
+    if (status != TW_ERROR_MEMORY) return cli_fail_status(ctx, status);
+    const char *text = tw_context_error(ctx);
+    return cli_fail("%s; %s", text && *text ? text : tw_status_name(status), remedy);
+}
+
 static void log_line(void *user, tw_log_level level, const char *text) {
     (void)user;
     (void)level;

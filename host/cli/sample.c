@@ -359,10 +359,11 @@ static int write_results(drawing *d) {
 }
 
 static int draw(drawing *d) {
+    static const char less[] = "a smaller --max-batch takes less";
     size_t bytes = 0;
     char arena[192] = "";
     tw_status s = tw_sampler_memory(d->sampler, d->n, &bytes);
-    if (s != TW_OK) return cli_fail_status(d->ctx, s);
+    if (s != TW_OK) return cli_fail_memory(d->ctx, s, less);
     if (*d->kept) {
         const int rc = cli_keep_tuning(d->args, d->ctx, d->kept);
         if (rc) return rc;
@@ -374,7 +375,7 @@ static int draw(drawing *d) {
     d->begun = cli_seconds();
     s = tw_sampler_run(d->sampler, d->n, d->labels, d->noise, d->values);
     if (s == TW_ERROR_CANCELLED) return interrupted("nothing was written");
-    if (s != TW_OK) return cli_fail_status(d->ctx, s);
+    if (s != TW_OK) return cli_fail_memory(d->ctx, s, less);
     print_summary(d, cli_seconds() - d->begun);
     return write_results(d);
 }

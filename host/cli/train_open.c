@@ -149,7 +149,10 @@ int cli_train_open(cli_session *s, cli_args *args, cli_run *run) {
         tw_model_create(s->ctx, run->model, run->scheduler, NULL, 0, s->options.seed, &s->model);
     if (status == TW_OK) status = tw_model_get_info(s->model, &s->info);
     if (status == TW_OK) status = tw_trainer_create(s->model, s->dataset, &s->options, &s->trainer);
-    if (status != TW_OK) return cli_fail_status(s->ctx, status);
+    if (status != TW_OK)
+        return cli_fail_memory(s->ctx, status,
+                               "a smaller --batch-size takes less, as does --recompute; `tweedie "
+                               "info --plan` says how much");
     s->shape = cli_shape_of(&s->info);
     return CLI_OK;
 }
