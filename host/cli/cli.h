@@ -10,7 +10,7 @@ enum cli_exit {
     CLI_OK = 0,
     CLI_FAILED = 1,
     CLI_USAGE = 2,
-    CLI_NOT_FINITE = 3, /* a training run whose numbers are beyond help */
+    CLI_NOT_FINITE = 3, /* a training run, or samples, whose numbers are beyond help */
     CLI_INTERRUPTED = 130
 };
 

@@ -1,6 +1,7 @@
 /* tweedie sample: draws samples from a model. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -212,18 +213,25 @@ static int check_noise_shape(drawing *d, const tw_npy *npy, const char *path) {
     for (int i = 0; fits && i < d->shape.rank; i++) fits = npy->shape[i + 1] == d->shape.extents[i];
     if (fits && !cli_text(d->args, "n")) d->n = npy->shape[0];
     if (fits && npy->shape[0] == d->n) return CLI_OK;
-    char want[96], got[160] = "";
+    char want[96], got[160] = "", n[24] = "N";
     const int64_t *e = d->shape.extents;
+    if (cli_text(d->args, "n")) snprintf(n, sizeof n, "%" PRId64, d->n);
     if (d->shape.rank == 3)
-        snprintf(want, sizeof want, "%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64, d->n, e[0],
-                 e[1], e[2]);
+        snprintf(want, sizeof want, "%s, %" PRId64 ", %" PRId64 ", %" PRId64, n, e[0], e[1], e[2]);
     else
-        snprintf(want, sizeof want, "%" PRId64 ", %" PRId64, d->n, e[0]);
+        snprintf(want, sizeof want, "%s, %" PRId64, n, e[0]);
     for (int i = 0; i < npy->rank; i++) {
         const size_t used = strlen(got);
         snprintf(got + used, sizeof got - used, "%s%" PRId64, i ? ", " : "", npy->shape[i]);
     }
     return cli_fail("--noise: %s: expected the shape (%s), got (%s)", path, want, got);
+}
+
+/* The first sample from `from` on with a number that is not finite; d->n: none. */
+static int64_t next_not_finite(const drawing *d, const float *values, int64_t from) {
+    for (int64_t i = from * d->shape.count; i < d->n * d->shape.count; i++)
+        if (!isfinite(values[i])) return i / d->shape.count;
+    return d->n;
 }
 
 static int read_noise(drawing *d) {
@@ -244,6 +252,10 @@ static int read_noise(drawing *d) {
             rc = cli_fail_status(d->ctx, TW_ERROR_MEMORY);
     }
     tw_npy_close(&npy);
+    const int64_t bad = rc ? d->n : next_not_finite(d, d->noise, 0);
+    if (bad < d->n)
+        rc = cli_fail("--noise: %s: sample %" PRId64 ": a value that is no finite number", path,
+                      bad);
     return rc;
 }
 
@@ -358,6 +370,18 @@ static int write_results(drawing *d) {
     return CLI_OK;
 }
 
+/* They are written all the same: what is wrong with them may show. */
+static int check_finite(const drawing *d) {
+    int64_t count = 0;
+    for (int64_t i = 0; (i = next_not_finite(d, d->values, i)) < d->n; i++) count++;
+    if (!count) return CLI_OK;
+    cli_fail("%s of %s %s hold numbers that are not finite%s", cli_grouped(count).text,
+             cli_grouped(d->n).text, cli_shape_noun(&d->shape, d->n == 1),
+             cli_choice(d->args, "precision") == TW_PRECISION_F32 ? ""
+                                                                  : "; --precision fp32 may help");
+    return CLI_NOT_FINITE;
+}
+
 static int draw(drawing *d) {
     static const char less[] = "a smaller --max-batch takes less";
     size_t bytes = 0;
@@ -377,7 +401,8 @@ static int draw(drawing *d) {
     if (s == TW_ERROR_CANCELLED) return interrupted("nothing was written");
     if (s != TW_OK) return cli_fail_memory(d->ctx, s, less);
     print_summary(d, cli_seconds() - d->begun);
-    return write_results(d);
+    const int rc = write_results(d);
+    return rc ? rc : check_finite(d);
 }
 
 static int run(const cli_args *args) {

@@ -332,6 +332,29 @@ TEST_F(Sample, ASignalEndsIt) {
     EXPECT_FALSE(exists("a.npy"));
 }
 
+TEST_F(Sample, NumbersThatAreNotFiniteAreNoticed) {
+    Array noise = sampled("points", {"--n", "3", "--steps", "2"});
+    noise.values[3] = NAN; // of sample 1
+    save("noise.npy", noise);
+    fails(1, with("points", {"--noise", "noise.npy", "--out", "a.npy"}),
+          {"--noise: noise.npy: sample 1: ", "finite"});
+    EXPECT_FALSE(exists("a.npy"));
+    // Weights that are none.
+    const std::string file = "points/unet/diffusion_pytorch_model.safetensors";
+    std::string bytes = read(file);
+    uint64_t header = 0;
+    memcpy(&header, bytes.data(), sizeof header);
+    for (size_t i = 8 + header; i < bytes.size(); i++) bytes[i] = char(0xff); // NaN
+    write(file, bytes);
+    fails(3, with("points", {"--n", "5", "--steps", "2", "--clip", "none", "--out", "a.npy"}),
+          {"5 of 5 points", "not finite"});
+    EXPECT_EQ(load("a.npy").values.size(), 10u);
+    fails(3,
+          with("points", {"--n", "1", "--steps", "2", "--clip", "none", "--precision", "bf16",
+                          "--out", "a.npy"}),
+          {"1 of 1 point", "--precision fp32"});
+}
+
 TEST_F(Sample, ATerminalGetsABar) {
     const std::string shown =
         on_terminal(with("points", {"--out", "a.npy", "--n", "4", "--steps", "3"}), 80);

@@ -138,6 +138,19 @@ TEST_F(CudaCommand, SaysWhatPicturesOnTheDeviceTake) {
         bytes);
 }
 
+TEST_F(CudaCommand, SaysWhatTakesLessMemory) {
+    make_model("images", kImages, kSchedule);
+    fails(1,
+          {"sample", "--model", "images", "--device", "cuda", "--n", "60000", "--max-batch",
+           "60000", "--out", "a.npy"},
+          {"memory", "a smaller --max-batch"});
+    fails(1,
+          with({"--out", "a", "--batch-size", "65536", "--set", "model.hidden=1024", "--device",
+                "cuda"}),
+          {"memory", "a smaller --batch-size"});
+    EXPECT_FALSE(exists("a"));
+}
+
 // The stand-in for NVML counts 100 watts.
 TEST_F(CudaCommand, BenchMetersTheDevice) {
     make_model("m", kPoints, kSchedule);
