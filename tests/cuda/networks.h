@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <random>
 #include <vector>
 
 extern "C" {
@@ -55,7 +56,7 @@ inline void Note(const char *what, double value) {
     ::testing::Test::RecordProperty(what, text);
 }
 
-// Weights that hide nothing: fresh output weights are zero.
+// Weights that hide nothing: fresh output weights are zero. They depend on nothing but their names.
 inline tw_model *MakeModel(tw_context *ctx, const char *config) {
     tw_model *m = nullptr;
     EXPECT_EQ(tw_model_create(ctx, config, nullptr, nullptr, 0, 5, &m), TW_OK)
@@ -65,8 +66,9 @@ inline tw_model *MakeModel(tw_context *ctx, const char *config) {
         Floats values((size_t)w.count);
         if (tw_model_get_weight(m, w.name, values.data(), w.count) != TW_OK) ADD_FAILURE();
         if (w.init != TW_INIT_ZERO) continue;
-        for (size_t k = 0; k < values.size(); k++)
-            values[k] = 0.1f * std::sin((float)i + 0.7f * (float)k);
+        std::mt19937 random(w.hash);
+        const double bound = 1 / std::sqrt((double)w.fan_in);
+        for (float &v : values) v = (float)(bound * ((double)random() * 0x1p-31 - 1));
         EXPECT_EQ(tw_model_set_weight(m, w.name, values.data(), w.count), TW_OK);
     }
     return m;
