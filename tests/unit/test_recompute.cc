@@ -219,6 +219,50 @@ TEST_F(RecomputePlan, BlocksKeepWhatOthersRead) {
     EXPECT_EQ(count(TW_OP_ACT), 4);
 }
 
+// Operations with another between them are two calls; made again without the other, which no
+// gradient reads, they are two as well, and have the same bits.
+TEST_F(RecomputePlan, JoinsOnlyWhatWasJoined) {
+    std::vector<float> gradients[2];
+    for (int blocks = 0; blocks < 2; blocks++) {
+        create(blocks ? TW_RECOMPUTE_BLOCKS : TW_RECOMPUTE_NONE);
+        const int64_t shape[] = {2, 49, 8}, rows[] = {2, 8}, one[] = {8}, square[] = {8, 8};
+        const tw_value x = tw_plan_input(plan, "x", TW_F32, 3, shape),
+                       v = tw_plan_input(plan, "v", TW_F32, 2, rows),
+                       gamma = tw_plan_input(plan, "gamma", TW_F32, 1, one),
+                       target = tw_plan_input(plan, "target", TW_F32, 3, shape),
+                       w = tw_plan_parameter(plan, "w", 2, square);
+        tw_plan_begin_block(plan);
+        const tw_value sum = tw_plan_add_vector(plan, x, v);
+        const tw_value other = tw_plan_scale(plan, x, 0.5, 0.25);
+        const tw_value y = tw_plan_group_norm(plan, sum, gamma, gamma, TW_NONE, {2, 1e-5, 1});
+        const tw_value out =
+            tw_plan_add(plan, tw_plan_linear(plan, y, w, TW_NONE), other, 1.0, 1.0);
+        tw_plan_end_block(plan);
+        const tw_value loss = tw_plan_mse(plan, out, target, TW_NONE, nullptr);
+        ASSERT_EQ(tw_plan_backward(plan, loss, 1.0), TW_OK);
+        ASSERT_EQ(tw_plan_compile(plan), TW_OK) << tw_context_error(ctx);
+        int sums = 0;
+        for (int i = 0; i < plan->n_steps; i++) {
+            if (plan->nodes[plan->steps[i].first_node].kind != TW_OP_ADD_VEC) continue;
+            sums++;
+            EXPECT_EQ(plan->steps[i].kernel.claimed, 1);
+        }
+        EXPECT_EQ(sums, 1 + blocks);
+        float at = 0.0f;
+        for (const tw_value value : {x, v, gamma, target, w}) {
+            std::vector<float> numbers((size_t)tw_desc_count(tw_plan_desc(plan, value)));
+            for (float &number : numbers) number = 3 + std::sin(at += 0.7f);
+            ASSERT_EQ(tw_plan_write(plan, value, numbers.data(), numbers.size() * sizeof(float)),
+                      TW_OK);
+        }
+        ASSERT_EQ(tw_plan_run(plan), TW_OK) << tw_context_error(ctx);
+        gradients[blocks].resize(64);
+        ASSERT_EQ(tw_plan_read(plan, tw_plan_gradient(plan, w), gradients[blocks].data(), 256),
+                  TW_OK);
+    }
+    EXPECT_EQ(gradients[1], gradients[0]);
+}
+
 TEST_F(RecomputePlan, UnknownKindsAreRefused) {
     tw_plan_options o = TW_PLAN_OPTIONS_INIT;
     o.recompute = static_cast<tw_recompute>(3);
