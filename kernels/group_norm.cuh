@@ -50,8 +50,8 @@ inline int gn_gcd(int a, int b) {
     return b ? gn_gcd(b, a % b) : a;
 }
 
-// `tensors` of the slice's size are held at once.
-template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, int tensors) {
+// `tensors` of the slice's size are held at once, and `sums` of each row and channel.
+template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, int tensors, int sums) {
     constexpr int V = per_16<T>;
     constexpr size_t sweet = 80 * 1024; // two or more such blocks share a processor
     GnSlice s = {};
@@ -66,7 +66,7 @@ template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, int tensors
     s.lanes = s.channels / V;
     s.rows = gn_threads / s.lanes;
     const Limits limits = device_limits();
-    const size_t fixed = 2 * shared_bytes<float>((size_t)s.rows * s.channels) +
+    const size_t fixed = sums * shared_bytes<float>((size_t)s.rows * s.channels) +
                          4 * shared_bytes<float>(2 * (size_t)s.channels);
     for (s.cluster = 1; s.cluster <= (int)limits.cluster; s.cluster *= 2) {
         s.pixels = ceil_div<int64_t>(a.pixels, s.cluster);

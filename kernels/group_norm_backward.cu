@@ -2,7 +2,8 @@
 // and h = (x - mean) rstd, everything follows from two sums over the pixels of each channel,
 //     S1 = sum d        S2 = sum d h
 // They are dshift and, with gamma and beta, dscale; over the samples they are dbeta and dgamma;
-// over a group's channels they are the two means in dx. The activation is calculated again.
+// over a group's channels they are the two means in dx. The activation is calculated again. dx's
+// own sum over the pixels follows from them and from the sum of x - mean.
 #include "group_norm.cuh"
 
 #include "device/cluster.cuh"
@@ -13,6 +14,7 @@ namespace {
 
 struct ChannelSums {
     float s1, s2;
+    float x; // of x - mean
 };
 
 // dx = k d - offset - (x - mean) slope
@@ -31,20 +33,39 @@ TW_DEVICE void before_silu(const GnCoefficients<V> &k, bool with_silu, float (&x
     }
 }
 
+// The sums of a tile's rows, in shared memory; x only for dvector.
+struct RowSums {
+    float *s1, *s2, *x;
+};
+
+TW_DEVICE RowSums take_row_sums(SharedArena &arena, const twk_group_norm_args &a, size_t count) {
+    RowSums r;
+    r.s1 = arena.take<float>(count);
+    r.s2 = arena.take<float>(count);
+    r.x = a.dvector ? arena.take<float>(count) : nullptr;
+    return r;
+}
+
+inline int row_sums_of(const twk_group_norm_args &a) {
+    return a.dvector ? 3 : 2;
+}
+
 template <int V> struct RunningSums {
-    float s1[V] = {}, s2[V] = {};
+    float s1[V] = {}, s2[V] = {}, sx[V] = {};
     TW_DEVICE void add(const float (&x)[V], const float (&d)[V]) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
             s1[i] += d[i];
             s2[i] += d[i] * x[i];
+            sx[i] += x[i];
         }
     }
-    TW_DEVICE void write(float *to1, float *to2) const {
+    TW_DEVICE void write(const RowSums &to, int at) const {
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            to1[i] = s1[i];
-            to2[i] = s2[i];
+            to.s1[at + i] = s1[i];
+            to.s2[at + i] = s2[i];
+            if (to.x) to.x[at + i] = sx[i];
         }
     }
 };
@@ -61,6 +82,16 @@ TW_DEVICE void write_scale_shift(const twk_group_norm_args &a, int64_t n, int c,
     const float gamma = a.gamma ? a.gamma[c] : 1.0f, beta = a.beta ? a.beta[c] : 0.0f;
     if (a.dshift) static_cast<T *>(a.dshift)[at] = from_float<T>(s.s1);
     if (a.dscale) static_cast<T *>(a.dscale)[at] = from_float<T>(gamma * s.s2 + beta * s.s1);
+}
+
+// The sum over the pixels of k d - offset - (x - mean) slope.
+template <typename T>
+TW_DEVICE void write_vector(const twk_group_norm_args &a, int64_t n, int c, ChannelSums s,
+                            GroupSlope slope) {
+    const float rstd = a.rstd[n * a.groups + c / (a.channels / a.groups)];
+    const float k = rstd * (a.gamma ? a.gamma[c] : 1.0f) * one_plus_scale<T>(a, n, c);
+    static_cast<T *>(a.dvector)[n * a.dvector_stride + c] =
+        from_float<T>(k * s.s1 - (float)a.pixels * slope.offset - s.x * slope.slope);
 }
 
 // One warp: the two means of a group from the sums of its channels, sums[0] being the first.
@@ -81,13 +112,13 @@ TW_DEVICE GroupSlope group_slope(const twk_group_norm_args &a, int64_t n, int g,
     return GroupSlope{rstd * m1, rstd * rstd * m2};
 }
 
-// Adds up the rows of a tile: s1 and s2 of one channel, with rstd put into s2.
-TW_DEVICE ChannelSums add_rows(const float *red1, const float *red2, int rows, int stride, int at,
-                               float rstd) {
-    ChannelSums s{0.0f, 0.0f};
+// Adds up the rows of a tile: the sums of one channel, with rstd put into s2.
+TW_DEVICE ChannelSums add_rows(const RowSums &red, int rows, int stride, int at, float rstd) {
+    ChannelSums s{0.0f, 0.0f, 0.0f};
     for (int r = 0; r < rows; r++) {
-        s.s1 += red1[r * stride + at];
-        s.s2 += red2[r * stride + at];
+        s.s1 += red.s1[r * stride + at];
+        s.s2 += red.s2[r * stride + at];
+        if (red.x) s.x += red.x[r * stride + at];
     }
     s.s2 *= rstd;
     return s;
@@ -101,8 +132,7 @@ __global__ void __launch_bounds__(gn_threads, 2)
     gn_sums_kernel(const twk_group_norm_args a, GnWalk w, ChannelSums *partial) {
     constexpr int V = per_16<T>;
     TW_SHARED(arena);
-    float *red1 = arena.take<float>((size_t)w.rows * w.tile_channels);
-    float *red2 = arena.take<float>((size_t)w.rows * w.tile_channels);
+    const RowSums red = take_row_sums(arena, a, (size_t)w.rows * w.tile_channels);
     const int64_t n = blockIdx.x / w.chunks, chunk = blockIdx.x % w.chunks;
     const int64_t first = chunk * w.chunk, pixels = smaller(w.chunk, a.pixels - first);
     const int lane = threadIdx.x % w.lanes, row = threadIdx.x / w.lanes;
@@ -123,15 +153,14 @@ __global__ void __launch_bounds__(gn_threads, 2)
                 before_silu<V>(k, a.silu, x, d);
                 sums.add(x, d);
             }
-            const int at = row * w.tile_channels + lane * V;
-            sums.write(red1 + at, red2 + at);
+            sums.write(red, row * w.tile_channels + lane * V);
         }
         sync_block();
         const int end = smaller(w.tile_channels, a.channels - tile);
         for (int i = threadIdx.x; i < end; i += gn_threads) {
             const float rstd = a.rstd[n * a.groups + (tile + i) / per_group];
             partial[(n * w.chunks + chunk) * a.channels + tile + i] =
-                add_rows(red1, red2, w.rows, w.tile_channels, i, rstd);
+                add_rows(red, w.rows, w.tile_channels, i, rstd);
         }
         sync_block();
     }
@@ -145,11 +174,12 @@ __global__ void __launch_bounds__(gn_threads, 2)
                      ChannelSums *sums, GroupSlope *slopes) {
     const int64_t n = blockIdx.x;
     for (int c = threadIdx.x; c < a.channels; c += gn_threads) {
-        ChannelSums s{0.0f, 0.0f};
+        ChannelSums s{0.0f, 0.0f, 0.0f};
         for (int64_t p = 0; p < chunks; p++) {
             const ChannelSums v = partial[(n * chunks + p) * a.channels + c];
             s.s1 += v.s1;
             s.s2 += v.s2;
+            s.x += v.x;
         }
         sums[n * a.channels + c] = s;
         write_scale_shift<T>(a, n, c, s);
@@ -161,6 +191,10 @@ __global__ void __launch_bounds__(gn_threads, 2)
             group_slope<T>(a, n, g, sums + n * a.channels + (int64_t)g * per_group);
         if (threadIdx.x % 32 == 0) slopes[n * a.groups + g] = slope;
     }
+    if (!a.dvector) return;
+    sync_block();
+    for (int c = threadIdx.x; c < a.channels; c += gn_threads)
+        write_vector<T>(a, n, c, sums[n * a.channels + c], slopes[n * a.groups + c / per_group]);
 }
 
 template <typename T>
@@ -228,7 +262,7 @@ __global__ void __launch_bounds__(gn_threads, 2)
 // What the one-read kernel keeps in shared memory besides the slice.
 struct ChipShared {
     Bytes16 *x, *dy;
-    float *red1, *red2;
+    RowSums red;
     ChannelSums *mine, *all;
     GroupSlope *slopes;
 };
@@ -241,11 +275,12 @@ TW_DEVICE void gather_sums(const twk_group_norm_args &a, const GnSlice &s, const
     for (int c = threadIdx.x; c < channels; c += gn_threads) {
         ChannelSums all = m.mine[c];
         if (s.cluster > 1) {
-            all = ChannelSums{0.0f, 0.0f};
+            all = ChannelSums{0.0f, 0.0f, 0.0f};
             for (int r = 0; r < s.cluster; r++) {
                 const ChannelSums part = cluster_map(m.mine, r)[c];
                 all.s1 += part.s1;
                 all.s2 += part.s2;
+                all.x += part.x;
             }
         }
         m.all[c] = all;
@@ -267,8 +302,7 @@ __global__ void __launch_bounds__(gn_threads, 2)
     ChipShared m;
     m.x = arena.take<Bytes16>((size_t)s.pixels * s.lanes);
     m.dy = arena.take<Bytes16>((size_t)s.pixels * s.lanes);
-    m.red1 = arena.take<float>((size_t)s.rows * s.channels);
-    m.red2 = arena.take<float>((size_t)s.rows * s.channels);
+    m.red = take_row_sums(arena, a, (size_t)s.rows * s.channels);
     m.mine = arena.take<ChannelSums>(s.channels);
     m.all = arena.take<ChannelSums>(s.channels);
     m.slopes = arena.take<GroupSlope>(s.channels / per_group);
@@ -302,11 +336,11 @@ __global__ void __launch_bounds__(gn_threads, 2)
             before_silu<V>(k, a.silu, x, d);
             own.add(x, d);
         }
-        own.write(m.red1 + row * s.channels + lane * V, m.red2 + row * s.channels + lane * V);
+        own.write(m.red, row * s.channels + lane * V);
     }
     sync_block();
     for (int c = threadIdx.x; c < channels; c += gn_threads)
-        m.mine[c] = add_rows(m.red1, m.red2, s.rows, s.channels, c,
+        m.mine[c] = add_rows(m.red, s.rows, s.channels, c,
                              a.rstd[n * a.groups + (base_channel + c) / per_group]);
     if (s.cluster > 1)
         sync_cluster();
@@ -323,6 +357,9 @@ __global__ void __launch_bounds__(gn_threads, 2)
         if (threadIdx.x % 32 == 0) m.slopes[g] = slope;
     }
     sync_block();
+    if (a.dvector && rank == 0)
+        for (int c = threadIdx.x; c < channels; c += gn_threads)
+            write_vector<T>(a, n, base_channel + c, m.all[c], m.slopes[c / per_group]);
     if (!works) return;
     float offset[V], slope[V];
 #pragma unroll
@@ -350,7 +387,7 @@ __global__ void __launch_bounds__(gn_threads, 2)
     TW_SHARED(arena);
     ChannelSums *part = arena.take<ChannelSums>(gn_threads);
     const int c = (int)blockIdx.x * 32 + (int)threadIdx.x % 32;
-    ChannelSums s{0.0f, 0.0f};
+    ChannelSums s{0.0f, 0.0f, 0.0f};
     for (int64_t n = threadIdx.x / 32; n < a.batch && c < a.channels; n += gn_threads / 32) {
         const float k = one_plus_scale<T>(a, n, c);
         s.s1 += k * sums[n * a.channels + c].s1;
@@ -398,7 +435,7 @@ twk_status launch_two_pass(const twk_group_norm_args &a, const GnWalk &w, const 
     if (!grid_for(a.batch * w.chunks, 1, &config.grid))
         return fail(TWK_BAD_ARGUMENT, "group norm: more pixels than a grid can hold");
     LaunchConfig sums = config;
-    sums.shared = 2 * shared_bytes<float>((size_t)w.rows * w.tile_channels);
+    sums.shared = row_sums_of(a) * shared_bytes<float>((size_t)w.rows * w.tile_channels);
     twk_status status = with_flag(wide, [&](auto flag) {
         return TW_LAUNCH((gn_sums_kernel<T, decltype(flag)::value>), sums, a, w, ws.partial);
     });
@@ -427,7 +464,7 @@ template <typename T> twk_status launch_backward(const twk_group_norm_args &a, t
     config.block = dim3(gn_threads);
     config.stream = stream;
     GnSlice s = {};
-    if (wide) s = gn_slice<T>(a, 2);
+    if (wide) s = gn_slice<T>(a, 2, row_sums_of(a));
     twk_status status;
     if (s.fits) {
         config.shared = s.shared;
@@ -465,6 +502,9 @@ extern "C" twk_status twk_group_norm_backward(const twk_group_norm_args *args, t
     if (status != TWK_OK) return status;
     TW_REQUIRE(args->dy && args->dx, "group norm: dy and dx are needed");
     TW_REQUIRE(!args->dx2 || args->channels2, "group norm: dx2 without x2");
+    TW_REQUIRE(!args->dvector || !args->dx_add, "group norm: dvector is of dx without dx_add");
+    TW_REQUIRE(!args->dvector || args->dvector_stride >= args->channels || args->batch == 1,
+               "group norm: rows of dvector overlap");
     TW_REQUIRE(args->batch <= 0x7fffffff, "group norm: more samples than a grid can hold");
     TW_REQUIRE((!args->dscale && !args->dshift) || args->scale_stride >= args->channels ||
                    args->batch == 1,

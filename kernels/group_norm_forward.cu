@@ -337,7 +337,7 @@ extern "C" twk_status twk_group_norm_forward(const twk_group_norm_args *args, tw
     return with_format(a.format, [&](auto t) {
         using T = decltype(t);
         if (!a.partial && is_wide<T>(a)) {
-            const GnSlice s = gn_slice<T>(a, 1);
+            const GnSlice s = gn_slice<T>(a, 1, 2);
             if (s.fits) return launch_chip<T>(a, s, stream);
         }
         return launch_two_pass<T>(a, stream);

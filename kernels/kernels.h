@@ -196,6 +196,10 @@ typedef struct twk_group_norm_args {
     void *dx, *dx2;        /* like x and x2, overwritten; where dx2 is NULL dx is like dy */
     float *dgamma, *dbeta; /* [channels], added to; NULL when not wanted */
     void *dscale, *dshift; /* as scale, overwritten; NULL when not wanted */
+    /* The gradient of a vector that was added to each sample: dx's sums over the pixels, [batch,
+     * channels], overwritten; NULL when not wanted, and without dx_add. */
+    void *dvector;
+    int64_t dvector_stride; /* from one row to the next */
     void *workspace;
     size_t workspace_bytes;
 } twk_group_norm_args;
@@ -283,8 +287,8 @@ typedef struct twk_convert_args {
 } twk_convert_args;
 twk_status twk_convert(const twk_convert_args *args, twk_stream stream);
 
-/* out[n] = (2 in[index[n]] - 255) / 255, one rounding, mirrored left to right where the sample's uniform of purpose
- * TWK_NOISE_FLIP lies below flip. */
+/* out[n] = (2 in[index[n]] - 255) / 255, one rounding, mirrored left to right where the sample's
+ * uniform of purpose TWK_NOISE_FLIP lies below flip. */
 typedef struct twk_image_args {
     int64_t batch, h, w, channels;
     const uint8_t *in;
@@ -351,13 +355,15 @@ size_t twk_mse_workspace(int64_t batch, int64_t elements);
 twk_status twk_mse(const twk_mse_args *args, twk_stream stream);
 
 /* out[n, c] (+)= sum over p of x[n, p, c]: with batch 1 the gradient of a bias, else of a vector
- * added to each sample. fp32 output. */
+ * added to each sample. */
 typedef struct twk_column_sums_args {
     int64_t batch, pixels, channels;
     twk_format format;
     const void *x;
-    float *out;
-    int accumulate;
+    void *out;
+    twk_format out_format;
+    int64_t out_stride; /* from one row of out to the next; 0: channels */
+    int accumulate;     /* fp32 only */
     void *workspace;
     size_t workspace_bytes;
 } twk_column_sums_args;

@@ -122,6 +122,7 @@ __global__ void __launch_bounds__(block_threads, 2)
 
 // Work: a block takes 32 channels of a sample; its eight warps stride over the chunks and meet in
 // shared memory, where the first adds them in order. Limit: latency and L2.
+template <typename T>
 __global__ void __launch_bounds__(block_threads)
     column_finish_kernel(const twk_column_sums_args a, int64_t chunks, int64_t groups,
                          const float *partial) {
@@ -136,8 +137,8 @@ __global__ void __launch_bounds__(block_threads)
     sync_block();
     if (threadIdx.x >= 32 || c >= a.channels) return;
     for (int w = 1; w < block_threads / 32; w++) sum += part[w * 32 + threadIdx.x];
-    float *out = a.out + n * a.channels + c;
-    *out = a.accumulate ? *out + sum : sum;
+    T *out = static_cast<T *>(a.out) + n * a.out_stride + c;
+    *out = from_float<T>(a.accumulate ? to_float(*out) + sum : sum);
 }
 
 template <typename T> twk_status launch_columns(const twk_column_sums_args &a, twk_stream stream) {
@@ -158,8 +159,10 @@ template <typename T> twk_status launch_columns(const twk_column_sums_args &a, t
     config.shared = shared_bytes<float>(block_threads);
     if (!grid_for(a.batch * groups, 1, &config.grid))
         return fail(TWK_BAD_ARGUMENT, "column sums: more elements than a grid can hold");
-    return TW_LAUNCH(column_finish_kernel, config, a, w.chunks, groups,
-                     static_cast<const float *>(partial));
+    return with_format(a.out_format, [&](auto t) {
+        return TW_LAUNCH((column_finish_kernel<decltype(t)>), config, a, w.chunks, groups,
+                         static_cast<const float *>(partial));
+    });
 }
 
 } // namespace
@@ -216,12 +219,15 @@ extern "C" size_t twk_column_sums_workspace(int64_t batch, int64_t pixels, int64
 
 extern "C" twk_status twk_column_sums(const twk_column_sums_args *args, twk_stream stream) {
     TW_REQUIRE(args, "column sums: no arguments");
-    const twk_column_sums_args &a = *args;
+    twk_column_sums_args a = *args;
     TW_REQUIRE(total_of(a.batch, a.pixels) > 0 && total_of(a.batch * a.pixels, a.channels) > 0,
                "column sums: sizes must be positive");
     TW_REQUIRE(a.x && a.out, "column sums: input and output are needed");
     TW_REQUIRE(a.workspace &&
                    a.workspace_bytes >= twk_column_sums_workspace(a.batch, a.pixels, a.channels),
                "column sums: needs more workspace");
+    TW_REQUIRE(!a.accumulate || a.out_format == TWK_F32, "column sums: only fp32 is added to");
+    if (!a.out_stride) a.out_stride = a.channels;
+    TW_REQUIRE(a.out_stride >= a.channels || a.batch == 1, "column sums: rows of out overlap");
     return with_format(a.format, [&](auto t) { return launch_columns<decltype(t)>(a, stream); });
 }

@@ -35,11 +35,13 @@ typedef enum tw_op_kind {
     TW_OP_CONV2D_BWD_DATA,
     /* in: x, dy; out: dw S +=, [db? S +=] */
     TW_OP_CONV2D_BWD_WEIGHT,
-    /* u = gamma (x - mean) rstd + beta; with ss[N,2C] = (s, b): u = u (1 + s) + b; y = silu(u) if
-     * attr.norm.silu.  in: x[N,...,C], gamma[C], beta[C], [ss?]; out: y, mean[N,G], rstd[N,G]
-     * (variance is the biased one); gamma, beta, their gradients, mean and rstd are S */
+    /* u = gamma (x - mean) rstd + beta; with ss[N,V], whose 2C columns from attr.norm.column on are
+     * (s, b): u = u (1 + s) + b; y = silu(u) if attr.norm.silu.  in: x[N,...,C], gamma[C], beta[C],
+     * [ss?]; out: y, mean[N,G], rstd[N,G] (variance is the biased one); gamma, beta, their
+     * gradients, mean and rstd are S */
     TW_OP_GROUP_NORM,
-    /* in: dy, x, gamma, beta, [ss?], mean, rstd; out: dx, dgamma +=, dbeta +=, [dss?] */
+    /* in: dy, x, gamma, beta, [ss?], mean, rstd; out: dx, dgamma +=, dbeta +=, [dss?], whose other
+     * columns stay */
     TW_OP_GROUP_NORM_BWD,
     /* y = f(x), attr.act: silu, relu, gelu (exact, by erf).  in: x; out: y */
     TW_OP_ACT,
@@ -49,9 +51,10 @@ typedef enum tw_op_kind {
      * without b: y = alpha a + beta.  attr.axpby.
      * in: a, [b?]; out: y */
     TW_OP_AXPBY,
-    /* y[n,...,c] = x[n,...,c] + v[n,c].  in: x, v; out: y */
+    /* y[n,...,c] = x[n,...,c] + v[n, attr.vector.column + c].  in: x, v[N,V]; out: y */
     TW_OP_ADD_VEC,
-    /* v[n,c] = sum over the spatial axes of x[n,...,c].  in: x; out: v */
+    /* v[n, attr.vector.column + c] = sum over the spatial axes of x[n,...,c]; v's other columns
+     * stay.  in: x; out: v[N,V] */
     TW_OP_SUM_SPATIAL,
     /* y[n,...] = x[n,...] s[n], or x[n,...] / s[n] if attr.per_sample.divide.  s is never
      * differentiated.  in: x, s S[N]; out: y */
@@ -176,7 +179,11 @@ typedef union tw_op_attr {
         int groups;
         bool silu;
         double eps;
+        int64_t column;
     } norm;
+    struct {
+        int64_t column;
+    } vector;
     struct {
         int kind; /* tw_activation */
     } act;

@@ -1,6 +1,7 @@
 /* Builder calls of network layers: they check operands, infer shapes and append nodes. */
 #include <math.h>
 
+#include "graph/builder.h"
 #include "graph/internal.h"
 
 static bool have(tw_plan *plan, const char *what, const tw_value *v, int n) {
@@ -68,6 +69,28 @@ static int64_t last_dim(const tw_desc *d) {
     return d->rank ? d->dim[d->rank - 1] : 1;
 }
 
+/* Whether `n` reads columns `from` to `to` of `v`, or some of them. */
+static bool reads_columns(const tw_plan *plan, const tw_node *n, tw_value v, int64_t from,
+                          int64_t to) {
+    const bool add = n->kind == TW_OP_ADD_VEC, norm = n->kind == TW_OP_GROUP_NORM;
+    if ((!add && !norm) || n->in[add ? 1 : 3] != v) return false;
+    const int64_t first = add ? n->attr.vector.column : n->attr.norm.column;
+    const int64_t channels = last_dim(tw_plan_desc(plan, n->in[0]));
+    return first < to && from < first + (add ? channels : 2 * channels);
+}
+
+/* Whether `v` has the columns, and nobody reads them yet. */
+static bool has_columns(tw_plan *plan, const char *what, tw_columns v, int64_t count) {
+    const int64_t all = tw_plan_desc(plan, v.of)->dim[1];
+    bool has = v.first >= 0 && v.first <= all && count <= all - v.first;
+    for (int i = 0; i < plan->n_nodes && has; i++)
+        has = !reads_columns(plan, &plan->nodes[i], v.of, v.first, v.first + count);
+    if (!has)
+        tw_plan_fail(plan, TW_ERROR_ARGUMENT, "%s: columns %lld to %lld of %lld: not free", what,
+                     (long long)v.first, (long long)v.first + (long long)count, (long long)all);
+    return has;
+}
+
 static tw_desc vector(tw_dtype dtype, int64_t n) {
     return (tw_desc){dtype, 1, {n, 0, 0, 0}};
 }
@@ -120,11 +143,13 @@ tw_value tw_plan_conv2d(tw_plan *plan, tw_value x, tw_value w, tw_value b, tw_co
     return out;
 }
 
-tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value beta,
-                            tw_value scale_shift, tw_norm_options o) {
+/* `whole`: scale_shift has no other columns. */
+static tw_value group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value beta,
+                           tw_columns scale_shift, bool whole, tw_norm_options o) {
     const char *what = "group_norm";
+    const tw_value ss = scale_shift.of;
     if (!have(plan, what, (tw_value[]){x, gamma, beta}, 3) ||
-        (scale_shift != TW_NONE && !have(plan, what, &scale_shift, 1)))
+        (ss != TW_NONE && !have(plan, what, &ss, 1)))
         return TW_NONE;
     if (!real_rank(plan, what, "x", x, -1) || !wide_rank(plan, what, "gamma", gamma, 1) ||
         !wide_rank(plan, what, "beta", beta, 1))
@@ -138,20 +163,30 @@ tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value 
     if (!extent(plan, what, "gamma's extent", tw_plan_desc(plan, gamma)->dim[0], c) ||
         !extent(plan, what, "beta's extent", tw_plan_desc(plan, beta)->dim[0], c))
         return TW_NONE;
-    if (scale_shift != TW_NONE) {
-        if (!real_rank(plan, what, "scale_shift", scale_shift, 2)) return TW_NONE;
-        const tw_desc *s = tw_plan_desc(plan, scale_shift);
+    if (ss != TW_NONE) {
+        if (!real_rank(plan, what, "scale_shift", ss, 2)) return TW_NONE;
+        const tw_desc *s = tw_plan_desc(plan, ss);
         if (!extent(plan, what, "scale_shift's batch", s->dim[0], d.dim[0]) ||
-            !extent(plan, what, "scale_shift's width", s->dim[1], 2 * c))
+            !(whole ? extent(plan, what, "scale_shift's width", s->dim[1], 2 * c)
+                    : has_columns(plan, what, scale_shift, 2 * c)))
             return TW_NONE;
     }
     const bool apart = o.silu && !tw_plan_fuses(plan, TW_FUSION_NORM_SILU);
-    tw_op_attr attr = {.norm = {o.groups, o.silu && !apart, o.eps}};
+    tw_op_attr attr = {.norm = {o.groups, o.silu && !apart, o.eps, scale_shift.first}};
     tw_desc stats = {plan->wide, 2, {d.dim[0], o.groups, 0, 0}};
     tw_value out[3] = {tw_plan_new(plan, d), tw_plan_new(plan, stats), tw_plan_new(plan, stats)};
-    tw_plan_emit(plan, TW_OP_GROUP_NORM, &attr, 4, (tw_value[]){x, gamma, beta, scale_shift}, 3,
-                 out);
+    tw_plan_emit(plan, TW_OP_GROUP_NORM, &attr, 4, (tw_value[]){x, gamma, beta, ss}, 3, out);
     return apart ? tw_plan_activation(plan, out[0], TW_SILU) : out[0];
+}
+
+tw_value tw_plan_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value beta,
+                            tw_value scale_shift, tw_norm_options o) {
+    return group_norm(plan, x, gamma, beta, (tw_columns){scale_shift, 0}, true, o);
+}
+
+tw_value tw_build_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value beta,
+                             tw_columns scale_shift, tw_norm_options o) {
+    return group_norm(plan, x, gamma, beta, scale_shift, false, o);
 }
 
 /* A one-operand node whose output has the operand's shape. */
@@ -189,21 +224,32 @@ tw_value tw_plan_scale(tw_plan *plan, tw_value x, double alpha, double beta) {
     return out;
 }
 
-tw_value tw_plan_add_vector(tw_plan *plan, tw_value x, tw_value v) {
+/* `whole`: v has no other columns. */
+static tw_value add_columns(tw_plan *plan, tw_value x, tw_columns v, bool whole) {
     const char *what = "add_vector";
-    if (!have(plan, what, (tw_value[]){x, v}, 2) || !any_rank(plan, what, "x", x, -1) ||
-        !any_rank(plan, what, "v", v, 2))
+    if (!have(plan, what, (tw_value[]){x, v.of}, 2) || !any_rank(plan, what, "x", x, -1) ||
+        !any_rank(plan, what, "v", v.of, 2))
         return TW_NONE;
-    tw_desc d = *tw_plan_desc(plan, x), s = *tw_plan_desc(plan, v);
+    tw_desc d = *tw_plan_desc(plan, x), s = *tw_plan_desc(plan, v.of);
     if (d.rank < 2)
         return tw_plan_fail(plan, TW_ERROR_ARGUMENT, "add_vector: x has rank %d", d.rank);
-    if (!tensor_of(plan, what, "v", v, d.dtype, d.dtype, 2)) return TW_NONE;
+    if (!tensor_of(plan, what, "v", v.of, d.dtype, d.dtype, 2)) return TW_NONE;
     if (!extent(plan, what, "v's batch", s.dim[0], d.dim[0]) ||
-        !extent(plan, what, "v's width", s.dim[1], last_dim(&d)))
+        !(whole ? extent(plan, what, "v's width", s.dim[1], last_dim(&d))
+                : has_columns(plan, what, v, last_dim(&d))))
         return TW_NONE;
+    tw_op_attr attr = {.vector = {v.first}};
     tw_value out = tw_plan_new(plan, d);
-    tw_plan_emit(plan, TW_OP_ADD_VEC, NULL, 2, (tw_value[]){x, v}, 1, &out);
+    tw_plan_emit(plan, TW_OP_ADD_VEC, &attr, 2, (tw_value[]){x, v.of}, 1, &out);
     return out;
+}
+
+tw_value tw_plan_add_vector(tw_plan *plan, tw_value x, tw_value v) {
+    return add_columns(plan, x, (tw_columns){v, 0}, true);
+}
+
+tw_value tw_build_add_columns(tw_plan *plan, tw_value x, tw_columns v) {
+    return add_columns(plan, x, v, false);
 }
 
 tw_value tw_plan_scale_samples(tw_plan *plan, tw_value x, tw_value s, int divide) {

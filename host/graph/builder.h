@@ -26,6 +26,16 @@ void tw_plan_name(tw_plan *plan, tw_value v, const char *name);
 void tw_plan_begin_block(tw_plan *plan);
 void tw_plan_end_block(tw_plan *plan);
 
+/* Columns of a matrix, from `first` on. No two operations may read the same ones. */
+typedef struct tw_columns {
+    tw_value of;
+    int64_t first;
+} tw_columns;
+/* As tw_plan_add_vector and tw_plan_group_norm, with columns in the place of a matrix. */
+tw_value tw_build_add_columns(tw_plan *plan, tw_value x, tw_columns v);
+tw_value tw_build_group_norm(tw_plan *plan, tw_value x, tw_value gamma, tw_value beta,
+                             tw_columns scale_shift, tw_norm_options options);
+
 /* Standard normals times `scale`, of the plan's precision. */
 tw_value tw_build_noise(tw_plan *plan, tw_value rng, int rank, const int64_t *shape,
                         uint32_t purpose, double scale);

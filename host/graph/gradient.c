@@ -6,9 +6,10 @@
 
 typedef struct tw_backward {
     tw_plan *plan;
-    bool *requires; /* by value: a parameter or a wanted value lies behind it */
-    tw_value *grad; /* by root value: the gradient so far */
-    int count;      /* values of the forward part */
+    bool *requires;    /* by value: a parameter or a wanted value lies behind it */
+    tw_value *grad;    /* by root value: the gradient so far */
+    tw_value *columns; /* by root value: of one that is read by columns, not yet in grad */
+    int count;         /* values of the forward part */
     tw_remake remake;
 } tw_backward;
 
@@ -42,13 +43,6 @@ static tw_value in_format(tw_plan *plan, tw_value x, tw_dtype dtype) {
     return y;
 }
 
-/* d loss / d v so far, in v's shape; TW_NONE if nothing reached it. */
-static tw_value gradient_of(tw_backward *b, tw_value v) {
-    tw_value g = b->grad[root_of(b->plan, v)];
-    if (g == TW_NONE || !whole(b->plan, v)) return TW_NONE;
-    return like(b->plan, g, v);
-}
-
 static void accumulate(tw_backward *b, tw_value v, tw_value dv) {
     tw_plan *plan = b->plan;
     if (!needs(b, v) || dv == TW_NONE || !whole(plan, v)) return;
@@ -60,6 +54,21 @@ static void accumulate(tw_backward *b, tw_value v, tw_value dv) {
     }
     b->grad[root] = tw_plan_add(plan, b->grad[root], dv, 1.0, 1.0);
     if (b->grad[root] != TW_NONE) plan->values[b->grad[root]].slope_of = root;
+}
+
+/* d loss / d root so far. */
+static tw_value so_far(tw_backward *b, tw_value root) {
+    const tw_value columns = b->columns[root];
+    b->columns[root] = TW_NONE;
+    accumulate(b, root, columns);
+    return b->grad[root];
+}
+
+/* d loss / d v so far, in v's shape; TW_NONE if nothing reached it. */
+static tw_value gradient_of(tw_backward *b, tw_value v) {
+    tw_value g = so_far(b, root_of(b->plan, v));
+    if (g == TW_NONE || !whole(b->plan, v)) return TW_NONE;
+    return like(b->plan, g, v);
 }
 
 /* A place for d loss / d v. */
@@ -89,6 +98,37 @@ static void settle(tw_backward *b, tw_value v, tw_value from) {
     if (v != TW_NONE && !b->plan->values[v].parameter) accumulate(b, v, from);
 }
 
+/* The operand of which a node reads some columns but not all; TW_NONE without one. */
+static tw_value columns_read(const tw_plan *plan, const tw_node *n) {
+    const bool norm = n->kind == TW_OP_GROUP_NORM;
+    const tw_value v = norm ? n->in[3] : n->kind == TW_OP_ADD_VEC ? n->in[1] : TW_NONE;
+    if (v == TW_NONE) return TW_NONE;
+    const tw_desc *x = &plan->values[n->in[0]].desc;
+    const int64_t channels = x->dim[x->rank - 1];
+    return plan->values[v].desc.dim[1] == (norm ? 2 * channels : channels) ? TW_NONE : v;
+}
+
+/* Their gradients share a tensor, in which the columns that nobody reads stay zero. */
+static void prepare_columns(tw_backward *b, int nodes) {
+    tw_plan *plan = b->plan;
+    for (int i = 0; i < nodes; i++) {
+        const tw_value v = columns_read(plan, &plan->nodes[i]);
+        if (v == TW_NONE || !needs(b, v) || b->columns[root_of(plan, v)] != TW_NONE) continue;
+        b->columns[root_of(plan, v)] = zeros(plan, v, plan->values[v].desc.dtype);
+    }
+}
+
+/* Where node `n` puts d loss / d v, v being the vectors or scales that it reads. */
+static tw_value vectors_gradient(tw_backward *b, const tw_node *n, tw_value v) {
+    const tw_value shared =
+        columns_read(b->plan, n) == TW_NONE ? TW_NONE : b->columns[root_of(b->plan, v)];
+    return shared != TW_NONE ? shared : temp(b->plan, v);
+}
+
+static void settle_vectors(tw_backward *b, tw_value v, tw_value from) {
+    if (v != TW_NONE && from != b->columns[root_of(b->plan, v)]) accumulate(b, v, from);
+}
+
 typedef void (*tw_rule)(tw_backward *b, const tw_node *n, tw_value dy);
 
 static void linear_rule(tw_backward *b, const tw_node *n, tw_value dy) {
@@ -112,12 +152,13 @@ static void linear_rule(tw_backward *b, const tw_node *n, tw_value dy) {
 static void group_norm_rule(tw_backward *b, const tw_node *n, tw_value dy) {
     tw_value x = n->in[0], ss = n->in[3];
     tw_value in[] = {dy, x, n->in[1], n->in[2], ss, n->out[1], n->out[2]};
-    tw_value out[] = {temp(b->plan, x), sink(b, n->in[1]), sink(b, n->in[2]), temp(b->plan, ss)};
+    tw_value out[] = {temp(b->plan, x), sink(b, n->in[1]), sink(b, n->in[2]),
+                      vectors_gradient(b, n, ss)};
     tw_plan_emit(b->plan, TW_OP_GROUP_NORM_BWD, &n->attr, 7, in, 4, out);
     accumulate(b, x, out[0]);
     settle(b, n->in[1], out[1]);
     settle(b, n->in[2], out[2]);
-    if (ss != TW_NONE) accumulate(b, ss, out[3]);
+    settle_vectors(b, ss, out[3]);
 }
 
 static void act_rule(tw_backward *b, const tw_node *n, tw_value dy) {
@@ -137,9 +178,9 @@ static void axpby_rule(tw_backward *b, const tw_node *n, tw_value dy) {
 static void add_vec_rule(tw_backward *b, const tw_node *n, tw_value dy) {
     accumulate(b, n->in[0], dy);
     if (!needs(b, n->in[1])) return;
-    tw_value dv = temp(b->plan, n->in[1]);
-    tw_plan_emit(b->plan, TW_OP_SUM_SPATIAL, NULL, 1, &dy, 1, &dv);
-    accumulate(b, n->in[1], dv);
+    tw_value dv = vectors_gradient(b, n, n->in[1]);
+    tw_plan_emit(b->plan, TW_OP_SUM_SPATIAL, &n->attr, 1, &dy, 1, &dv);
+    settle_vectors(b, n->in[1], dv);
 }
 
 /* The same operation on dy, with the other operands as they are. */
@@ -230,7 +271,7 @@ static const tw_rule rules[TW_OP_COUNT] = {
 static bool trace(tw_backward *b) {
     tw_plan *plan = b->plan;
     for (int v = 0; v < b->count; v++) {
-        b->grad[v] = TW_NONE;
+        b->grad[v] = b->columns[v] = TW_NONE;
         if (plan->values[v].wanted || plan->values[v].parameter)
         b->requires[root_of(plan, v)] = true;
     }
@@ -261,7 +302,7 @@ static void walk(tw_backward *b, int last_node) {
         bool reached = false;
         for (int k = 0; k < node.n_out; k++)
             if (node.out[k] != TW_NONE)
-                reached = reached || b->grad[root_of(plan, node.out[k])] >= 0;
+                reached = reached || so_far(b, root_of(plan, node.out[k])) != TW_NONE;
         if (!reached || !rules[node.kind] || !needs(b, node.out[0])) continue;
         tw_value dy = gradient_of(b, node.out[0]);
         if (dy == TW_NONE && node.kind != TW_OP_SPLIT) continue;
@@ -270,7 +311,7 @@ static void walk(tw_backward *b, int last_node) {
         tw_remake_operands(&b->remake, from);
     }
     for (tw_value v = 0; v < b->count && plan->status == TW_OK; v++) {
-        tw_value g = b->grad[v];
+        tw_value g = so_far(b, v);
         if (plan->values[v].parameter && g != TW_NONE) {
             /* Reached other than by an operation that accumulates in place. */
             tw_value sum = plan->values[v].gradient;
@@ -297,7 +338,8 @@ tw_status tw_plan_backward(tw_plan *plan, tw_value loss, double scale) {
     tw_backward b = {.plan = plan, .count = plan->n_values};
     b.requires = tw_allocate(plan->ctx, (size_t)b.count, sizeof *b.requires);
     b.grad = tw_allocate(plan->ctx, (size_t)b.count, sizeof *b.grad);
-    if (!b.requires || !b.grad) {
+    b.columns = tw_allocate(plan->ctx, (size_t)b.count, sizeof *b.columns);
+    if (!b.requires || !b.grad || !b.columns) {
         tw_plan_fail(plan, TW_ERROR_MEMORY, "backward: out of memory");
     } else if (tw_remake_begin(&b.remake, plan) && trace(&b)) {
         int last_node = plan->n_nodes - 1;
@@ -306,10 +348,12 @@ tw_status tw_plan_backward(tw_plan *plan, tw_value loss, double scale) {
         tw_op_attr attr = {.fill = {scale}};
         tw_plan_emit(plan, TW_OP_FILL, &attr, 0, NULL, 1, &one);
         b.grad[root_of(plan, loss)] = one;
+        prepare_columns(&b, last_node + 1);
         walk(&b, last_node);
     }
     tw_remake_end(&b.remake);
     tw_free(plan->ctx, b.requires);
     tw_free(plan->ctx, b.grad);
+    tw_free(plan->ctx, b.columns);
     return plan->status;
 }

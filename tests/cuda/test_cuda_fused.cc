@@ -73,6 +73,10 @@ TEST_F(CudaFused, Convolutions) {
     const Parts p(random);
     Same(Shown({p.conv, p.vector}), 2, "vector");
     Same(Shown({p.conv, p.sum}), 2, "sum");
+    Op columns = p.vector;
+    columns.attr.vector.column = 2;
+    columns.in[1] = Real({2, 11}, random.Normal({2, 11}));
+    Same(Shown({p.conv, columns}), 2, "columns");
     Same(Shown({p.conv, p.silu}), 2, "silu");
     Same(Shown({p.conv, p.vector, p.sum, p.silu}), 4, "all");
     Same(Shown({p.conv, p.relu}), 1, "another activation");
@@ -152,6 +156,33 @@ struct NormGradient {
         split = {TW_OP_SPLIT, NoAttr(), {Previous()}, {Out({2, 6, 4, a}), Out({2, 6, 4, b})}};
     }
 };
+
+// What others read of it is stored, and its sums are made beside it.
+TEST_F(CudaFused, SumsOfANormsGradient) {
+    Random random(327);
+    const Shape x{2, 6, 4, 12};
+    NormGradient g(random, Real(x, random.Normal(x)), 8, 4);
+    Op sums{TW_OP_SUM_SPATIAL, NoAttr(), {Previous()}, {Out({2, 12})}};
+    Op shown = g.norm;
+    shown.out[0] = Out(x);
+    Same({shown, sums}, 2, "sums");
+    sums.attr.vector.column = 3;
+    sums.out[0] = Real({2, 20}, random.Normal({2, 20}));
+    Same({shown, sums}, 2, "sums in columns");
+    Same({g.norm, sums}, 1, "of what nobody else reads");
+    shown.out[0] = g.norm.out[0];
+    Op sum = g.sum;
+    sum.out[0] = Out(x);
+    Same({shown, sum, sums}, 2, "of more than it");
+    NormGradient two(random, Previous(), 8, 4);
+    const Shape a{2, 6, 4, 8}, b{2, 6, 4, 4};
+    const Op concat{TW_OP_CONCAT,
+                    NoAttr(),
+                    {Real(a, random.Normal(a)), Real(b, random.Normal(b))},
+                    {Hidden(x)}};
+    two.norm.out[0] = Out(x);
+    Same({concat, two.norm, sums}, 3, "of two tensors");
+}
 
 TEST_F(CudaFused, Concatenations) {
     Random random(323);

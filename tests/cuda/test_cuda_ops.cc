@@ -87,7 +87,7 @@ TEST_F(CudaOps, GroupNorm) {
             for (const Shape &x : std::vector<Shape>{{2, 4, 3, 8}, {1, 5, 5, 33}, {3, 6}}) {
                 tw_op_attr a = NoAttr();
                 const int64_t n = x[0], c = x.back(), groups = c == 33 ? 3 : 2;
-                a.norm = {(int)groups, silu, 1e-5};
+                a.norm = {(int)groups, silu, 1e-5, 0};
                 const Op norm{TW_OP_GROUP_NORM,
                               a,
                               {Real(x, random.Normal(x, 2, 0.5)), Real({c}, random.Normal({c})),
@@ -152,6 +152,14 @@ TEST_F(CudaOps, Elementwise) {
     Same({TW_OP_AXPBY, a, {x}, {Out(s)}}, "with a constant");
     Same({TW_OP_ADD_VEC, NoAttr(), {x, Real(v, random.Normal(v))}, {Out(s)}}, "vector");
     Same({TW_OP_SUM_SPATIAL, NoAttr(), {x}, {Out(v)}}, "sum");
+    const Shape wide{3, 9};
+    for (const int64_t column : {0, 3, 5}) {
+        tw_op_attr from = NoAttr();
+        from.vector.column = column;
+        const Arg vectors = Real(wide, random.Normal(wide));
+        Same({TW_OP_ADD_VEC, from, {x, vectors}, {Out(s)}}, "columns");
+        Same({TW_OP_SUM_SPATIAL, from, {x}, {vectors}}, "sum into columns");
+    }
     for (bool divide : {false, true}) {
         tw_op_attr scale = NoAttr();
         scale.per_sample.divide = divide;

@@ -20,6 +20,7 @@ struct Case {
     int64_t second = 0;   // channels of x2
     bool added = false;   // another gradient to dx
     bool split_dx = true; // where there is x2: dx has two parts, too
+    bool summed = false;  // dx over the pixels, too, where nothing is added
 };
 
 std::string str(const Case &c) {
@@ -27,7 +28,7 @@ std::string str(const Case &c) {
            (c.silu ? " silu" : "") + (c.affine ? " affine" : "") + (c.scaled ? " scaled" : "") +
            (c.partial ? " partial" : "") + " mean " + std::to_string(c.mean) + " shift " +
            std::to_string(c.shift) + " second " + std::to_string(c.second) +
-           (c.added ? " added" : "") + (c.split_dx ? " split" : "");
+           (c.added ? " added" : "") + (c.split_dx ? " split" : "") + (c.summed ? " summed" : "");
 }
 
 // Channels [from, to) of every pixel.
@@ -216,7 +217,8 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
         dx2(k.format, split ? rows_of_x * k.second : 1, k.shift), mean(TWK_F32, d.mean),
         rstd(TWK_F32, d.rstd);
     Tensor dgamma = random_tensor(TWK_F32, d.c), dbeta = random_tensor(TWK_F32, d.c);
-    Tensor dscale(k.format, d.n * d.stride), dshift(k.format, d.n * d.stride);
+    Tensor dscale(k.format, d.n * d.stride), dshift(k.format, d.n * d.stride),
+        dvector = random_tensor(k.format, d.n * d.stride);
     Buffer workspace(twk_group_norm_backward_workspace(&a));
     a.mean = mean.f32();
     a.rstd = rstd.f32();
@@ -228,6 +230,8 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
     a.dbeta = dbeta.f32();
     a.dscale = dscale.data();
     a.dshift = dshift.data();
+    a.dvector = k.summed && !k.added ? dvector.data() : nullptr;
+    a.dvector_stride = d.stride;
     a.workspace = workspace.data();
     a.workspace_bytes = workspace.size();
     EXPECT_EQ(twk_group_norm_backward(&a, nullptr), TWK_OK) << twk_error_text();
@@ -237,7 +241,9 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
     std::vector<Sums> sums((size_t)(d.n * d.c));
     std::vector<Expected> m1((size_t)(d.n * k.groups)),
         m2 = m1, want_gamma((size_t)d.c), want_beta = want_gamma, want_scale((size_t)(d.n * d.c)),
-        want_shift = want_scale, want_dx((size_t)total);
+        want_shift = want_scale, want_dx((size_t)total), want_vector((size_t)(d.n * d.stride));
+    for (int64_t i = 0; i < d.n * d.stride; i++) // the columns behind stay
+        if (i % d.stride >= d.c) want_vector[i].add(dvector.v[i]);
     for (int64_t i = 0; i < total; i++) {
         const int64_t c = i % d.c, n = i / d.c / d.pixels;
         const size_t g = (size_t)(n * k.groups + c / per);
@@ -284,6 +290,9 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
         const double second = mistake == 1 ? 0 : h * m2[g].value;
         want_dx[i] = {d.rstd[g] * (f * e.value - m1[g].value - second),
                       d.rstd[g] * (std::fabs(f) * e.terms + m1[g].terms + hs * m2[g].terms)};
+        Expected &sum = want_vector[n * d.stride + c];
+        if (mistake != 3 || i / d.c % d.pixels) sum.value += want_dx[i].value;
+        sum.terms += want_dx[i].terms;
         if (k.added && mistake != 2) want_dx[i].add(d.add.v[i]);
     }
     auto rows = [&](const Tensor &t) { // the rows of dscale and dshift, which are strided
@@ -310,6 +319,7 @@ int64_t run_backward(const Case &k, int mistake, std::string *what) {
     if (!bad) bad += count_bad(dbeta.read(), want_beta, TWK_F32, 16, what);
     if (!bad) bad += count_bad(rows(dscale), want_scale, k.format, 16, what);
     if (!bad) bad += count_bad(rows(dshift), want_shift, k.format, 16, what);
+    if (!bad && a.dvector) bad += count_bad(dvector.read(), want_vector, k.format, 16, what);
     return bad;
 }
 
@@ -337,6 +347,7 @@ Case random_case(const Grid &g, twk_format f) {
     k.mean = pick(2) ? 0 : 30;
     k.shift = pick(4) == 0;
     k.added = pick(2);
+    k.summed = pick(2);
     return k;
 }
 
@@ -399,6 +410,10 @@ TEST_F(GroupNormTest, NoticesPlantedMistakes) {
     k.added = true;
     k.second = 8;
     EXPECT_GT(run_backward(k, 2, nullptr), 0);
+    k.added = false;
+    k.summed = true;
+    EXPECT_EQ(run_backward(k, 0, nullptr), 0);
+    EXPECT_GT(run_backward(k, 3, nullptr), 0);
 }
 
 #ifdef TW_EMULATOR
@@ -428,7 +443,11 @@ TEST_F(GroupNormTest, EveryPath) {
         const uint64_t before = tw::emu::launches();
         EXPECT_EQ(run_forward(k, 0, &what), 0) << str(k) << ": " << what;
         EXPECT_EQ(tw::emu::launches() - before, p.launches) << str(k);
-        EXPECT_EQ(run_backward(k, 0, &what), 0) << str(k) << ": " << what;
+        for (const bool summed : {false, true}) {
+            k.summed = summed;
+            k.added = k.added && !summed;
+            EXPECT_EQ(run_backward(k, 0, &what), 0) << str(k) << ": " << what;
+        }
     }
     tw::emu::set_shared_limit(shared);
     tw::emu::set_max_cluster(cluster);
@@ -497,6 +516,22 @@ TEST_F(GroupNormTest, RefusesWhatIsWrong) {
         a.channels2 = 6;
     }));
     EXPECT_EQ(twk_group_norm_backward(&good, nullptr), TWK_BAD_ARGUMENT);
+    {
+        twk_group_norm_args a = good;
+        Buffer large(twk_group_norm_backward_workspace(&a));
+        a.workspace = large.data();
+        a.workspace_bytes = large.size();
+        a.dy = a.x;
+        a.dx = a.y;
+        a.dvector = y.data();
+        a.dvector_stride = 6;
+        a.dx_add = a.x;
+        EXPECT_EQ(twk_group_norm_backward(&a, nullptr), TWK_BAD_ARGUMENT);
+        a.dx_add = nullptr;
+        a.batch = 2;
+        a.dvector_stride = 5;
+        EXPECT_EQ(twk_group_norm_backward(&a, nullptr), TWK_BAD_ARGUMENT);
+    }
     good.x2 = good.x;
     good.channels2 = 3; // no multiple of 16 bytes
     EXPECT_EQ(twk_group_norm_forward(&good, nullptr), TWK_UNSUPPORTED);

@@ -290,9 +290,17 @@ TEST_F(LargeTest, LossAndColumnSums) {
     // 64 KiB a block: 128 channels of fp32 are 128 pixels.
     const int64_t c = 128, pixels = big / c;
     Buffer out((size_t)c * 4);
-    twk_column_sums_args s = {1,       pixels,         c,
-                              TWK_F32, p.data,         static_cast<float *>(out.data()),
-                              0,       workspace.data, twk_column_sums_workspace(1, pixels, c)};
+    twk_column_sums_args s = {1,
+                              pixels,
+                              c,
+                              TWK_F32,
+                              p.data,
+                              out.data(),
+                              TWK_F32,
+                              0,
+                              0,
+                              workspace.data,
+                              twk_column_sums_workspace(1, pixels, c)};
     ASSERT_LE(s.workspace_bytes, size_t(1) << 28);
     const int64_t chunks = pixels / 128;
     ASSERT_EQ(only((uint64_t)(chunks - 1), 1, [&] { return twk_column_sums(&s, nullptr); }),

@@ -415,26 +415,47 @@ TEST_F(SmallTest, ColumnSums) {
     all.push_back({2, 1, 3, 2100});
     for (const Shape &s : all)
         for (twk_format format : formats) {
-            const bool accumulate = pick(2), bias = pick(2);
+            const bool bias = pick(2), accumulate = pick(2);
+            const twk_format out_format = accumulate ? TWK_F32 : formats[(size_t)pick(3)];
             const int64_t batch = bias ? 1 : s.n, pixels = bias ? s.n * s.h * s.w : s.h * s.w;
+            const int64_t row = s.c + 5 * pick(2); // with columns that stay
             Tensor x = random_tensor(format, s.total(), 2, (size_t)pick(2));
-            Tensor out = random_tensor(TWK_F32, batch * s.c);
-            std::vector<Expected> want((size_t)(batch * s.c)), wrong;
-            for (int64_t i = 0; i < batch * s.c; i++)
-                if (accumulate) want[i].add(out.v[i]);
+            Tensor out = random_tensor(out_format, batch * row);
+            std::vector<Expected> want((size_t)(batch * row)), wrong;
+            for (int64_t i = 0; i < batch * row; i++)
+                if (accumulate || i % row >= s.c) want[i].add(out.v[i]);
             for (int64_t i = 0; i < s.total(); i++)
-                want[i / (pixels * s.c) * s.c + i % s.c].add(x.v[i]);
+                want[i / (pixels * s.c) * row + i % s.c].add(x.v[i]);
             Buffer workspace(twk_column_sums_workspace(batch, pixels, s.c));
-            const twk_column_sums_args a = {batch,      pixels,           s.c,
-                                            format,     x.data(),         out.f32(),
-                                            accumulate, workspace.data(), workspace.size()};
-            if (!accumulate) out.buffer.poison();
+            twk_column_sums_args a = {};
+            a.batch = batch;
+            a.pixels = pixels;
+            a.channels = s.c;
+            a.format = format;
+            a.x = x.data();
+            a.out = out.data();
+            a.out_format = out_format;
+            a.out_stride = row > s.c || pick(2) ? row : 0;
+            a.accumulate = accumulate;
+            a.workspace = workspace.data();
+            a.workspace_bytes = workspace.size();
+            if (!accumulate && row == s.c) out.buffer.poison();
             LAUNCH_OK(twk_column_sums(&a, nullptr));
             EXPECT_TRUE(workspace.guards_intact());
-            expect_close(out.read(), want, TWK_F32, 16, "column sums " + tst::str(s));
+            expect_close(out.read(), want, out_format, 16, "column sums " + tst::str(s));
             wrong = want; // one pixel left out
-            for (int64_t c = 0; c < s.c; c++) wrong[c].value -= x.v[c];
-            EXPECT_GT(count_bad(out.read(), wrong, TWK_F32, 16), 0);
+            for (int64_t c = 0; c < s.c; c++) wrong[c].value -= 8 + x.v[c];
+            EXPECT_GT(count_bad(out.read(), wrong, out_format, 16), 0);
+            if (row > s.c) {
+                wrong = want; // and a column that was to stay
+                wrong[s.c].value += 1;
+                EXPECT_GT(count_bad(out.read(), wrong, out_format, 16), 0);
+                a.out_stride = s.c - 1;
+                EXPECT_EQ(twk_column_sums(&a, nullptr), batch > 1 ? TWK_BAD_ARGUMENT : TWK_OK);
+            }
+            a.accumulate = 1;
+            a.out_format = TWK_BF16;
+            EXPECT_EQ(twk_column_sums(&a, nullptr), TWK_BAD_ARGUMENT);
         }
 }
 

@@ -72,9 +72,9 @@ struct HalfCase {
     std::vector<size_t> wide_in, wide_out;
 };
 
-inline tw_op_attr NormAttr(int groups, bool silu) {
+inline tw_op_attr NormAttr(int groups, bool silu, int64_t column = 0) {
     tw_op_attr a = NoAttr();
-    a.norm = {groups, silu, 1e-5};
+    a.norm = {groups, silu, 1e-5, column};
     return a;
 }
 
@@ -97,7 +97,7 @@ inline std::vector<HalfCase> HalfProducts(Random &r) {
 }
 
 inline std::vector<HalfCase> HalfNorms(Random &r) {
-    const Shape x{2, 3, 3, 8}, c{8}, ss{2, 16}, stats{2, 4};
+    const Shape x{2, 3, 3, 8}, c{8}, ss{2, 16}, wide{2, 20}, stats{2, 4};
     const auto real = [&](const Shape &s, double scale = 1) { return Real(s, r.Normal(s, scale)); };
     const Arg mean = real(stats, 0.1), rstd = Real(stats, Values(8, 1.25));
     return {{"norm",
@@ -113,6 +113,20 @@ inline std::vector<HalfCase> HalfNorms(Random &r) {
               {real(x), real(x), real(c), real(c), real(ss), mean, rstd},
               {Out(x), real(c), real(c), Out(ss)}},
              {2, 3, 5, 6},
+             {1, 2}},
+            {"norm by columns",
+             {TW_OP_GROUP_NORM,
+              NormAttr(4, true, 3),
+              {real(x), real(c), real(c), real(wide)},
+              {Out(x), Out(stats), Out(stats)}},
+             {1, 2},
+             {1, 2}},
+            {"its gradient",
+             {TW_OP_GROUP_NORM_BWD,
+              NormAttr(4, true, 3),
+              {real(x), real(x), real(c), real(c), real(wide), mean, rstd},
+              {Out(x), real(c), real(c), real(wide)}},
+             {2, 3, 5, 6},
              {1, 2}}};
 }
 
@@ -120,6 +134,8 @@ inline std::vector<HalfCase> HalfOthers(Random &r) {
     const Shape x{3, 2, 2, 4}, v{3, 4}, n{3}, q{2, 5, 8}, k{2, 7, 8}, lse{2, 2, 5};
     const auto real = [&](const Shape &s) { return Real(s, r.Normal(s)); };
     const Arg index = Fixed(TW_I32, n, {1, 0, 4});
+    tw_op_attr columns = NoAttr();
+    columns.vector = {3};
     tw_op_attr gelu = NoAttr(), sum = NoAttr(), pool = NoAttr(), time = NoAttr(), noise = NoAttr();
     gelu.act = {TW_ACT_GELU};
     sum.axpby = {0.75, -1.5};
@@ -131,6 +147,8 @@ inline std::vector<HalfCase> HalfOthers(Random &r) {
             {"sum", {TW_OP_AXPBY, sum, {real(x), real(x)}, {Out(x)}}, {}, {}},
             {"vector", {TW_OP_ADD_VEC, NoAttr(), {real(x), real(v)}, {Out(x)}}, {}, {}},
             {"vector's gradient", {TW_OP_SUM_SPATIAL, NoAttr(), {real(x)}, {Out(v)}}, {}, {}},
+            {"columns", {TW_OP_ADD_VEC, columns, {real(x), real({3, 8})}, {Out(x)}}, {}, {}},
+            {"columns' gradient", {TW_OP_SUM_SPATIAL, columns, {real(x)}, {real({3, 8})}}, {}, {}},
             {"scale", {TW_OP_PER_SAMPLE_SCALE, NoAttr(), {real(x), real(n)}, {Out(x)}}, {1}, {}},
             {"pool", {TW_OP_POOL, pool, {real(x)}, {Out({3, 1, 1, 4})}}, {}, {}},
             {"table", {TW_OP_EMBEDDING, NoAttr(), {real({5, 4}), index}, {Out(v)}}, {}, {}},

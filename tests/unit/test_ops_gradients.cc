@@ -115,7 +115,7 @@ TEST(Gradients, GroupNorm) {
         for (bool silu : {false, true})
             for (bool shifted : {false, true}) {
                 tw_op_attr a = NoAttr();
-                a.norm = {g.groups, silu, 1e-5};
+                a.norm = {g.groups, silu, 1e-5, 0};
                 const int64_t n = g.x[0], c = g.x.back();
                 Check({TW_OP_GROUP_NORM,
                        a,

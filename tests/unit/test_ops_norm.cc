@@ -34,7 +34,7 @@ std::vector<NormCase> NormGrid() {
 
 Op MakeNorm(const NormCase &c, Random &random, double shift = 0.5) {
     tw_op_attr a = NoAttr();
-    a.norm = {c.groups, c.silu, 1e-5};
+    a.norm = {c.groups, c.silu, 1e-5, 0};
     const int64_t n = c.x[0], ch = c.x.back();
     return {TW_OP_GROUP_NORM,
             a,

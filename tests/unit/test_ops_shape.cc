@@ -46,6 +46,39 @@ TEST(Shape, AddVectorAndSumSpatial) {
     }
 }
 
+// The same with columns of a wider matrix, of which the others stay.
+TEST(Shape, ColumnsOfVectors) {
+    Random random(52);
+    const Shape x{2, 3, 67}, v{2, 70};
+    const Values xv = random.Normal(x), vv = random.Normal(v);
+    tw_op_attr from = NoAttr();
+    from.vector.column = 2;
+    Values y, sum = vv;
+    for (size_t n = 0; n < 2; n++)
+        for (size_t c = 0; c < 67; c++) sum[n * 70 + 2 + c] = 0;
+    for (size_t i = 0; i < xv.size(); i++) {
+        const size_t at = i / (3 * 67) * 70 + 2 + i % 67;
+        y.push_back(xv[i] + vv[at]);
+        sum[at] += xv[i];
+    }
+    const Values scale(xv.size(), 8);
+    for (tw_dtype p : kBoth) {
+        ExpectClose(RunOp({TW_OP_ADD_VEC, from, {Real(x, xv), Real(v, vv)}, {Out(x)}}, p)[0], y,
+                    scale, kUlp, kUlp, "add_vec");
+        ExpectClose(RunOp({TW_OP_SUM_SPATIAL, from, {Real(x, xv)}, {Real(v, vv)}}, p)[0], sum,
+                    Values(sum.size(), 8), kUlp, kUlp, "sum_spatial");
+    }
+    for (const int64_t column : {-1, 4}) {
+        from.vector.column = column;
+        EXPECT_NE(Refusal({TW_OP_ADD_VEC, from, {Real(x, xv), Real(v, vv)}, {Out(x)}})
+                      .find("the vectors need C columns"),
+                  std::string::npos);
+        EXPECT_NE(Refusal({TW_OP_SUM_SPATIAL, from, {Real(x, xv)}, {Out(v)}})
+                      .find("the vectors need C columns"),
+                  std::string::npos);
+    }
+}
+
 TEST(Shape, PerSampleScale) {
     for (tw_dtype p : kBoth)
         for (bool divide : {false, true}) {

@@ -42,11 +42,12 @@ twk_status column_sums(const twk_column_sums_args *a, twk_stream) {
     const size_t wanted = column_sums_workspace(a->batch, a->pixels, a->channels);
     if (!a->workspace || a->workspace_bytes < wanted || a->batch != 1) return TWK_BAD_ARGUMENT;
     memset(a->workspace, 0xff, wanted);
+    float *out = static_cast<float *>(a->out);
     for (int64_t c = 0; c < a->channels; c++) {
-        double sum = a->accumulate ? a->out[c] : 0;
+        double sum = a->accumulate ? out[c] : 0;
         for (int64_t p = 0; p < a->pixels; p++)
             sum += fake::read(format_of(a->format), a->x, p * a->channels + c);
-        a->out[c] = (float)sum;
+        out[c] = (float)sum;
     }
     return TWK_OK;
 }

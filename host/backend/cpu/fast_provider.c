@@ -55,8 +55,11 @@ static void fast_destroy(tw_kernel *kernel, tw_backend *backend) {
 /* A vector added to what is normalised, where nobody else reads the sum. */
 static bool vector_before_norm(const tw_region *region) {
     const tw_region_op *sum = &region->ops[0], *norm = &region->ops[1];
-    return region->n_ops > 1 && sum->kind == TW_OP_ADD_VEC && norm->kind == TW_OP_GROUP_NORM &&
-           sum->out[0] >= 0 && norm->in[0] == sum->out[0] && !region->slots[sum->out[0]].needed;
+    if (region->n_ops < 2 || sum->kind != TW_OP_ADD_VEC || norm->kind != TW_OP_GROUP_NORM ||
+        sum->out[0] < 0 || norm->in[0] != sum->out[0] || region->slots[sum->out[0]].needed)
+        return false;
+    const tw_desc *x = &region->slots[sum->in[0]].desc, *v = &region->slots[sum->in[1]].desc;
+    return v->dim[v->rank - 1] == x->dim[x->rank - 1];
 }
 
 static tw_status make_kernel(tw_backend *backend, const tw_region *region, tw_kernel *kernel) {
@@ -65,6 +68,7 @@ static tw_status make_kernel(tw_backend *backend, const tw_region *region, tw_ke
     tw_ref_call call;
     TW_TRY(tw_ref_describe(backend, region, &call, &is_double));
     if (is_double || call.real != TW_F32) return TW_ERROR_UNSUPPORTED;
+    if (call.dim['D'] > 2 * call.dim['C']) return TW_ERROR_UNSUPPORTED; /* among other columns */
     fast_state *s = tw_allocate(backend->ctx, 1, sizeof *s);
     if (!s) return TW_ERROR_MEMORY;
     s->call = call;

@@ -84,18 +84,18 @@ TW_HOT static void add_vec_rows(real *y, const real *x, const real *v, int64_t r
 
 void TW_REF(add_vec)(const tw_ref_call *c) {
     const int64_t samples = c->dim['N'], pixels = c->dim['.'], channels = c->dim['C'];
-    const real *x = c->in[0], *v = c->in[1];
+    const real *x = c->in[0], *v = (const real *)c->in[1] + c->attr.vector.column;
     real *y = c->out[0];
     TW_PARALLEL(c, samples * pixels * channels)
     for (int64_t n = 0; n < samples; n++)
-        add_vec_rows(y + n * pixels * channels, x + n * pixels * channels, v + n * channels, pixels,
-                     channels);
+        add_vec_rows(y + n * pixels * channels, x + n * pixels * channels, v + n * c->dim['V'],
+                     pixels, channels);
 }
 
 void TW_REF(sum_spatial)(const tw_ref_call *c) {
     const int64_t samples = c->dim['N'], pixels = c->dim['.'], channels = c->dim['C'];
     const real *x = c->in[0];
-    real *v = c->out[0];
+    real *v = (real *)c->out[0] + c->attr.vector.column;
     TW_PARALLEL(c, samples * pixels * channels)
     for (int64_t n = 0; n < samples; n++)
         for (int64_t c0 = 0; c0 < channels; c0 += TW_TILE) {
@@ -103,7 +103,7 @@ void TW_REF(sum_spatial)(const tw_ref_call *c) {
             double acc[TW_TILE] = {0};
             for (int64_t p = 0; p < pixels; p++)
                 TW_REF(accumulate)(acc, 1.0, x + (n * pixels + p) * channels + c0, cn);
-            for (int64_t k = 0; k < cn; k++) v[n * channels + c0 + k] = (real)acc[k];
+            for (int64_t k = 0; k < cn; k++) v[n * c->dim['V'] + c0 + k] = (real)acc[k];
         }
 }
 

@@ -6,6 +6,7 @@
 
 typedef struct norm {
     int64_t n, pixels, c, groups, per_group;
+    int64_t column, row; /* where ss begins, and the columns of its matrix */
     int threads;
     bool silu;
 } norm;
@@ -16,6 +17,8 @@ static norm norm_of(const tw_ref_call *c) {
                   .c = c->dim['C'],
                   .groups = c->dim['G'],
                   .per_group = c->dim['C'] / c->dim['G'],
+                  .column = c->attr.norm.column,
+                  .row = c->dim['D'],
                   .threads = c->threads,
                   .silu = c->attr.norm.silu};
 }
@@ -66,6 +69,11 @@ TW_HOT static void apply_rows(real *y, const real *x, int64_t rows, int64_t chan
     }
 }
 
+/* Sample n's scales, of a matrix that may be null; the shifts lie s->c behind them. */
+static const real *scales_of(const norm *s, const real *ss, int64_t n) {
+    return ss ? ss + n * s->row + s->column : NULL;
+}
+
 /* a = gamma rstd (1 + s), b = beta (1 + s) + shift, for one sample. */
 static void affine(const norm *s, const real *gamma, const real *beta, const real *ss,
                    const real *rstd, real *a, real *b) {
@@ -99,7 +107,7 @@ void TW_REF(group_norm)(const tw_ref_call *call) {
     for (int64_t g = 0; g < s.n * s.groups; g++)
         rstd[g] = (real)(1.0 / sqrt(group_sum(&s, sums, g) / count + call->attr.norm.eps));
     for (int64_t n = 0; n < s.n; n++)
-        affine(&s, gamma, beta, ss ? ss + 2 * n * s.c : NULL, rstd + n * s.groups, a + n * s.c,
+        affine(&s, gamma, beta, scales_of(&s, ss, n), rstd + n * s.groups, a + n * s.c,
                b + n * s.c);
 
     const int64_t blocks = (s.pixels + TW_TILE - 1) / TW_TILE;
@@ -160,13 +168,14 @@ static void parameter_gradients(const norm *s, const real *gamma, const real *be
     for (int64_t c = 0; c < s->c; c++) {
         double dg = 0, db = 0;
         for (int64_t n = 0; n < s->n; n++) {
-            const double scale = ss ? 1.0 + (double)ss[2 * n * s->c + c] : 1.0;
+            const double scale = ss ? 1.0 + (double)scales_of(s, ss, n)[c] : 1.0;
             const double dv = sum_dv[n * s->c + c], dvx = sum_dvx[n * s->c + c];
             dg += scale * dvx;
             db += scale * dv;
             if (dss) {
-                dss[2 * n * s->c + c] = (real)((double)gamma[c] * dvx + (double)beta[c] * dv);
-                dss[(2 * n + 1) * s->c + c] = (real)dv;
+                real *to = dss + n * s->row + s->column;
+                to[c] = (real)((double)gamma[c] * dvx + (double)beta[c] * dv);
+                to[s->c + c] = (real)dv;
             }
         }
         dgamma[c] += (real)dg;
@@ -209,11 +218,12 @@ void TW_REF(group_norm_bwd)(const tw_ref_call *call) {
 
     for (int64_t i = 0; i < nc; i++) {
         const int64_t n = i / s.c, c = i % s.c, g = i / s.per_group;
-        const double scale = ss ? 1.0 + (double)ss[2 * n * s.c + c] : 1.0;
+        const real *scales = scales_of(&s, ss, n);
+        const double scale = ss ? 1.0 + (double)scales[c] : 1.0;
         spread_mean[i] = mean[g];
         spread_rstd[i] = rstd[g];
         a[i] = (real)((double)gamma[c] * scale);
-        b[i] = (real)((double)beta[c] * scale + (ss ? (double)ss[(2 * n + 1) * s.c + c] : 0.0));
+        b[i] = (real)((double)beta[c] * scale + (ss ? (double)scales[s.c + c] : 0.0));
     }
     TW_PARALLEL(&s, nc * s.pixels)
     for (int64_t i = 0; i < s.n * tiles; i++) {

@@ -24,11 +24,17 @@ static tw_status check_conv(tw_context *ctx, const tw_ref_call *c) {
     return TW_OK;
 }
 
+/* `count` columns from `first` on, of `all`. */
+static bool has_columns(int64_t all, int64_t first, int64_t count) {
+    return first >= 0 && first <= all && count <= all - first;
+}
+
 static tw_status check_group_norm(tw_context *ctx, const tw_ref_call *c) {
     const int64_t *d = c->dim;
     if (d['G'] != c->attr.norm.groups || d['C'] % d['G'])
         return refuse(ctx, c, "the groups do not divide the channels, or mean has other extents");
-    if (d['D'] && d['D'] != 2 * d['C']) return refuse(ctx, c, "scale and shift need 2C columns");
+    if (d['D'] && !has_columns(d['D'], c->attr.norm.column, 2 * d['C']))
+        return refuse(ctx, c, "scale and shift need 2C columns");
     return TW_OK;
 }
 
@@ -99,6 +105,11 @@ tw_status tw_ref_check_attributes(tw_context *ctx, const tw_ref_call *c) {
     case TW_OP_GROUP_NORM:
     case TW_OP_GROUP_NORM_BWD:
         return check_group_norm(ctx, c);
+    case TW_OP_ADD_VEC:
+    case TW_OP_SUM_SPATIAL:
+        return has_columns(d['V'], c->attr.vector.column, d['C'])
+                   ? TW_OK
+                   : refuse(ctx, c, "the vectors need C columns");
     case TW_OP_CONCAT:
     case TW_OP_SPLIT:
         return check_joined(ctx, c);

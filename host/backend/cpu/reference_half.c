@@ -27,6 +27,11 @@ static void narrow(const tw_desc *d, const float *from, uint16_t *to) {
         for (int64_t i = 0; i < n; i++) to[i] = tw_f32_to_f16(from[i]);
 }
 
+/* Whether a part of an output may have to stay as it is. */
+static bool keeps_columns(tw_op_kind kind) {
+    return kind == TW_OP_SUM_SPATIAL || kind == TW_OP_GROUP_NORM_BWD;
+}
+
 size_t tw_ref_wide_bytes(const tw_ref_call *call) {
     size_t sum = 0;
     if (call->real != TW_BF16 && call->real != TW_F16) return 0;
@@ -50,6 +55,7 @@ void tw_ref_run_wide(const tw_ref_call *call, tw_ref_fn fn, void *wide) {
     }
     for (int i = 0; i < c.n_out; i++) {
         if (!c.out[i] || !is_half(&call->out_desc[i])) continue;
+        if (keeps_columns(c.kind)) widen(&call->out_desc[i], call->out[i], (float *)(void *)at);
         c.out[i] = at;
         c.out_desc[i].dtype = TW_F32;
         at += wide_bytes(&call->out_desc[i]);

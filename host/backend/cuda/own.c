@@ -56,7 +56,8 @@ typedef struct own_state {
     tw_own_call call;
     const tw_own_entry *entry;
     int in[TW_OP_MAX_IN], out[TW_OP_MAX_OUT];
-    int vector, residual, second, second_out;
+    int vector, residual, sums, second, second_out;
+    int64_t column;
 } own_state;
 
 tw_status tw_own_result(const tw_own_call *call, twk_status status, const char *text) {
@@ -95,6 +96,9 @@ static void place(const own_state *s, tw_own_call *call, void *const *slots) {
     for (int i = 0; i < call->op.n_out; i++) call->op.out[i] = TW_AT(s->out[i]);
     call->vector = TW_AT(s->vector);
     call->residual = TW_AT(s->residual);
+    call->sums = TW_AT(s->sums);
+    if (call->vector) call->vector = tw_own_column(call, call->vector, s->column);
+    if (call->sums) call->sums = tw_own_column(call, call->sums, s->column);
     call->second = TW_AT(s->second);
     call->second_out = TW_AT(s->second_out);
 #undef TW_AT
@@ -158,8 +162,12 @@ static tw_status describe(const tw_own_entry *entries, tw_backend *backend, cons
         s->call.channels2 = (int)second->dim[second->rank - 1];
     }
     if (f->claimed > 1) s->out[0] = f->result;
+    const int vectors = f->vector >= 0 ? f->vector : f->sums;
+    if (vectors >= 0) s->call.vector_stride = region->slots[vectors].desc.dim[1];
     s->vector = f->vector;
     s->residual = f->residual;
+    s->sums = f->sums;
+    s->column = f->column;
     s->second = f->second;
     s->second_out = f->second_result;
     s->call.scale = f->scale;

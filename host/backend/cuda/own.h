@@ -13,7 +13,9 @@ typedef struct tw_own_fused {
     int product; /* which of them is the product */
     int result;
     int vector, residual;
-    int upsampled; /* the small image that the convolution's input, or its gradient, stands for */
+    int sums;       /* a matrix, some of whose columns get the result's sums over the pixels */
+    int64_t column; /* of `vector` or `sums`: the first */
+    int upsampled;  /* the small image that the convolution's input, or its gradient, stands for */
     int first, second; /* the two tensors that the input stands for, side by side */
     int packed;        /* q, k and v side by side, for attention */
     int second_result; /* the gradient of `second` */
@@ -30,6 +32,8 @@ int tw_own_image(tw_op_kind kind);
 typedef struct tw_own_call {
     tw_ref_call op;                /* what it is, and its operands' addresses on the device */
     const void *vector, *residual; /* what was claimed with a product */
+    void *sums;
+    int64_t vector_stride; /* columns of the matrix that `vector` or `sums` is a part of */
     const void *second; /* what lies behind the input's channels, the last `channels2` of op.dim */
     void *second_out;   /* and its gradient */
     int channels2;
@@ -132,6 +136,10 @@ tw_status tw_own_axpby(const tw_own_call *call);
 tw_status tw_own_add_vec(const tw_own_call *call);
 tw_status tw_own_sum_spatial(const tw_own_call *call);
 size_t tw_own_sum_spatial_workspace(const tw_own_call *call);
+/* `column` of a matrix of the call's format. */
+static inline void *tw_own_column(const tw_own_call *call, const void *matrix, int64_t column) {
+    return (char *)(uintptr_t)matrix + (size_t)column * tw_dtype_size(call->op.real);
+}
 tw_status tw_own_per_sample_scale(const tw_own_call *call);
 tw_status tw_own_dropout(const tw_own_call *call);
 tw_status tw_own_mse(const tw_own_call *call);

@@ -38,7 +38,7 @@ static twk_conv_args forward(const tw_own_call *c) {
     a.weight = c->op.in[1];
     a.bias = c->op.n_in > 2 ? c->op.in[2] : NULL;
     a.vector = c->vector;
-    a.vector_stride = a.out_channels;
+    a.vector_stride = c->vector_stride;
     a.residual = c->residual;
     a.scale = c->scale;
     a.silu = c->silu;

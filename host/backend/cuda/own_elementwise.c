@@ -26,42 +26,28 @@ tw_status tw_own_axpby(const tw_own_call *c) {
 
 tw_status tw_own_add_vec(const tw_own_call *c) {
     const int64_t *d = c->op.dim;
-    return tw_own_done(c,
-                       twk_add_vector(tw_own_format(c->op.real), d['N'], d['.'], d['C'],
-                                      c->op.in[0], c->op.in[1], d['C'], c->op.out[0], c->stream));
-}
-
-/* Bytes of the sums in float32, where they are rounded afterwards. */
-static size_t wide_sums(const tw_own_call *c) {
-    const size_t bytes = (size_t)(c->op.dim['N'] * c->op.dim['C']) * sizeof(float);
-    return c->op.real == TW_F32 ? 0 : (bytes + 255) & ~(size_t)255;
+    const void *v = tw_own_column(c, c->op.in[1], c->op.attr.vector.column);
+    return tw_own_done(c, twk_add_vector(tw_own_format(c->op.real), d['N'], d['.'], d['C'],
+                                         c->op.in[0], v, d['V'], c->op.out[0], c->stream));
 }
 
 tw_status tw_own_sum_spatial(const tw_own_call *c) {
-    const bool is_wide = c->op.real == TW_F32;
-    const size_t sums = wide_sums(c);
+    const twk_format format = tw_own_format(c->op.real);
     const twk_column_sums_args a = {.batch = c->op.dim['N'],
                                     .pixels = c->op.dim['.'],
                                     .channels = c->op.dim['C'],
-                                    .format = tw_own_format(c->op.real),
+                                    .format = format,
                                     .x = c->op.in[0],
-                                    .out = is_wide ? c->op.out[0] : c->workspace,
-                                    .workspace = (char *)c->workspace + sums,
-                                    .workspace_bytes = c->workspace_bytes - sums};
-    TW_OWN_TRY(c, twk_column_sums(&a, c->stream));
-    if (is_wide) return TW_OK;
-    const twk_convert_args round = {.batch = 1,
-                                    .pixels = c->op.dim['N'],
-                                    .channels = c->op.dim['C'],
-                                    .in_format = TWK_F32,
-                                    .out_format = a.format,
-                                    .in = c->workspace,
-                                    .out = c->op.out[0]};
-    return tw_own_done(c, twk_convert(&round, c->stream));
+                                    .out = tw_own_column(c, c->op.out[0], c->op.attr.vector.column),
+                                    .out_format = format,
+                                    .out_stride = c->op.dim['V'],
+                                    .workspace = c->workspace,
+                                    .workspace_bytes = c->workspace_bytes};
+    return tw_own_done(c, twk_column_sums(&a, c->stream));
 }
 
 size_t tw_own_sum_spatial_workspace(const tw_own_call *c) {
-    return wide_sums(c) + twk_column_sums_workspace(c->op.dim['N'], c->op.dim['.'], c->op.dim['C']);
+    return twk_column_sums_workspace(c->op.dim['N'], c->op.dim['.'], c->op.dim['C']);
 }
 
 tw_status tw_own_per_sample_scale(const tw_own_call *c) {

@@ -5,6 +5,7 @@
  *     [upsampling by 2] a weight's gradient
  *     a data gradient [pooled by 2, as upsampling's gradient is] [+ another gradient]
  *     GroupNorm's gradient [+ another gradient] [split in two]
+ *     GroupNorm's gradient [and its sums over the pixels]
  *
  *     [split in three] attention
  *     [split in three] attention's gradient, joined again
@@ -49,6 +50,7 @@ static void take_vector(const tw_region *region, tw_own_fused *f) {
     const tw_region_op *op = next(region, f, TW_OP_ADD_VEC);
     if (!op || op->in[0] != f->result) return;
     f->vector = op->in[1];
+    f->column = op->attr.vector.column;
     take(f, op);
 }
 
@@ -152,6 +154,17 @@ static void take_qkv(const tw_region *region, tw_own_fused *f) {
     if (gradient) take(f, joint);
 }
 
+/* The gradient stays, and others read it. */
+static void take_sums(const tw_region *region, tw_own_fused *f) {
+    const tw_region_op *op = &region->ops[f->claimed];
+    if (f->claimed >= region->n_ops || op->kind != TW_OP_SUM_SPATIAL || op->in[0] != f->result ||
+        is_hidden(region, f->result) || f->residual >= 0)
+        return;
+    f->sums = op->out[0];
+    f->column = op->attr.vector.column;
+    f->claimed++;
+}
+
 /* Into the parts that the input has. */
 static void take_split(const tw_region *region, tw_own_fused *f) {
     const tw_region_op *op = next(region, f, TW_OP_SPLIT);
@@ -178,6 +191,7 @@ tw_own_fused tw_own_alone(const tw_region *region, int product) {
                           .result = op->n_out > 0 ? op->out[0] : -1,
                           .vector = -1,
                           .residual = -1,
+                          .sums = -1,
                           .upsampled = -1,
                           .first = -1,
                           .second = -1,
@@ -199,6 +213,9 @@ tw_own_fused tw_own_fuse(const tw_region *region) {
     if (kind == TW_OP_CONV2D) take_vector(region, &f);
     if (kind == TW_OP_CONV2D || kind == TW_OP_LINEAR || f.data_gradient) take_sum(region, &f);
     if (kind == TW_OP_CONV2D || kind == TW_OP_LINEAR) take_silu(region, &f);
-    if (kind == TW_OP_GROUP_NORM_BWD) take_split(region, &f);
+    if (kind == TW_OP_GROUP_NORM_BWD) {
+        take_split(region, &f);
+        take_sums(region, &f);
+    }
     return f;
 }

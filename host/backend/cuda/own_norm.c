@@ -1,14 +1,19 @@
 /* GroupNorm and its gradient. */
 #include "backend/cuda/own.h"
 
+/* The scales, or their gradients. */
+static void *columns(const tw_own_call *c, const void *matrix) {
+    return matrix ? tw_own_column(c, matrix, c->op.attr.norm.column) : NULL;
+}
+
 /* What lies behind the scales: the shifts. */
 static void *behind(const tw_own_call *c, const void *scales) {
-    const size_t bytes = (size_t)c->op.dim['C'] * tw_dtype_size(c->op.real);
-    return scales ? (char *)(uintptr_t)scales + bytes : NULL;
+    return scales ? tw_own_column(c, scales, c->op.dim['C']) : NULL;
 }
 
 static twk_group_norm_args norm(const tw_own_call *c, const void *scale_shift) {
     const int64_t channels = c->op.dim['C'];
+    const void *scales = columns(c, scale_shift);
     return (twk_group_norm_args){.batch = c->op.dim['N'],
                                  .pixels = c->op.dim['.'],
                                  .channels = (int)channels,
@@ -18,9 +23,9 @@ static twk_group_norm_args norm(const tw_own_call *c, const void *scale_shift) {
                                  .epsilon = (float)c->op.attr.norm.eps,
                                  .silu = c->op.attr.norm.silu,
                                  .format = tw_own_format(c->op.real),
-                                 .scale = scale_shift,
-                                 .shift = behind(c, scale_shift),
-                                 .scale_stride = 2 * channels,
+                                 .scale = scales,
+                                 .shift = behind(c, scales),
+                                 .scale_stride = c->op.dim['D'],
                                  .workspace = c->workspace,
                                  .workspace_bytes = c->workspace_bytes};
 }
@@ -52,8 +57,10 @@ static twk_group_norm_args backward(const tw_own_call *c) {
     a.dx_add = c->residual;
     a.dgamma = c->op.out[1];
     a.dbeta = c->op.out[2];
-    a.dscale = c->op.n_out > 3 ? c->op.out[3] : NULL;
+    a.dscale = c->op.n_out > 3 ? columns(c, c->op.out[3]) : NULL;
     a.dshift = behind(c, a.dscale);
+    a.dvector = c->sums;
+    a.dvector_stride = c->vector_stride;
     return a;
 }
 
