@@ -36,7 +36,7 @@ int cli_fail_memory(const tw_context *ctx, tw_status status, const char *remedy)
     {                                                                                              \
         "no-fusion", CLI_TEXT, "NAME[,NAME...]", 0, 0, NULL,                                       \
             "operations to do one by one: all, norm-silu, epilogue, norm-statistics, concat, "     \
-            "upsample, qkv, gradients"                                                             \
+            "upsample, qkv, gradients, time"                                                       \
     }
 
 /* The choices of --precision are those of tw_precision, in order. */

@@ -106,7 +106,7 @@ int cli_context(const cli_args *args, tw_context **out) {
     options.no_fusion = fusions(cli_text(args, "no-fusion"), &wrong);
     if (wrong)
         return cli_usage("--no-fusion: expected all, or names out of norm-silu, epilogue, "
-                         "norm-statistics, concat, upsample, qkv, gradients, got \"%.*s\"",
+                         "norm-statistics, concat, upsample, qkv, gradients, time, got \"%.*s\"",
                          (int)strcspn(wrong, ","), wrong);
     options.threads = (int)cli_int(args, "threads");
     options.log = log_line;

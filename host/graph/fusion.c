@@ -3,7 +3,7 @@
 
 const char *tw_fusion_name(int index) {
     static const char *const names[] = {"norm-silu", "epilogue", "norm-statistics", "concat",
-                                        "upsample",  "qkv",      "gradients"};
+                                        "upsample",  "qkv",      "gradients",       "time"};
     const int count = (int)(sizeof names / sizeof *names);
     return index >= 0 && index < count ? names[index] : NULL;
 }
@@ -19,6 +19,7 @@ static tw_fusion fusion_of(tw_op_kind first, tw_op_kind second) {
     if (first == TW_OP_CONCAT || second == TW_OP_SPLIT) return TW_FUSION_CONCAT;
     if (first == TW_OP_UPSAMPLE_NEAREST || second == TW_OP_POOL) return TW_FUSION_UPSAMPLE;
     if (second == TW_OP_GROUP_NORM) return TW_FUSION_NORM_STATISTICS;
+    if (second == TW_OP_SUM_SPATIAL) return TW_FUSION_TIME;
     return is_gradient(first) && second == TW_OP_AXPBY ? TW_FUSION_GRADIENTS : TW_FUSION_EPILOGUE;
 }
 

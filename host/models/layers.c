@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "graph/builder.h"
 #include "graph/internal.h"
 #include "models/weights.h"
 
@@ -162,13 +161,79 @@ void tw_layer_projections(tw_builder *b, const char *scope, tw_value x, int64_t 
     tw_plan_split(b->plan, all, (int64_t[]){features, features, features}, 3, out);
 }
 
+/* Whether the model's weights are placed for the product of all. */
+static bool stacks(const tw_model *model) {
+    return model->ctx->backend->device == TW_DEVICE_CUDA &&
+           !(model->ctx->no_fusion & TW_FUSION_TIME);
+}
+
+/* The weights of all layers of the stack as one, named `suffix`; the first has the index *first.
+ * TW_NONE without any. */
+static tw_value stack_weight(tw_builder *b, const tw_stack *s, int number, const char *suffix,
+                             int64_t *first) {
+    const tw_weights *all = &b->model->weights;
+    tw_weight whole = {0};
+    *first = -1;
+    for (int64_t i = 0; i < all->count; i++) {
+        const tw_weight *w = &all->items[i];
+        if (w->stack != number) continue;
+        if (*first < 0) *first = i;
+        whole = (tw_weight){.rank = w->rank, .shape = {whole.shape[0] + w->shape[0], w->shape[1]}};
+    }
+    if (*first < 0 || !reserve(b, *first)) return TW_NONE;
+    const tw_scope name = tw_scope_in(s->name, "%s", suffix);
+    return b->values[*first] = tw_plan_parameter(b->plan, name.text, whole.rank, whole.shape);
+}
+
+tw_stack tw_layer_stack(tw_builder *b, const char *name, tw_value x) {
+    tw_stack s = {.name = name, .x = x, .all = TW_NONE, .number = b->stacks += 2};
+    if (x == TW_NONE || !b->model->weights.complete || !stacks(b->model) ||
+        !tw_plan_fuses(b->plan, TW_FUSION_TIME))
+        return s;
+    int64_t first_bias;
+    const tw_value w = stack_weight(b, &s, s.number, "weight", &s.first);
+    const tw_value bias = stack_weight(b, &s, s.number + 1, "bias", &first_bias);
+    if (w != TW_NONE) s.all = named(b, "", name, tw_plan_linear(b->plan, x, w, bias));
+    return s;
+}
+
+tw_columns tw_layer_stacked(tw_builder *b, const tw_stack *s, const char *scope, int64_t features,
+                            tw_init init) {
+    if (s->x == TW_NONE) return (tw_columns){TW_NONE, 0};
+    const int64_t in = tw_layer_channels(b, s->x);
+    const bool together = stacks(b->model);
+    tw_weight like = {.rank = 2,
+                      .shape = {features, in},
+                      .fan_in = in,
+                      .init = init,
+                      .gain = 1.0,
+                      .trainable = true,
+                      .stack = together ? s->number : 0,
+                      .apart = true};
+    const char *whole = s->all == TW_NONE ? NULL : s->name;
+    tw_value w = TW_NONE, bias = TW_NONE;
+    stacked(b, scope, s->name, "weight", whole, 0, false, like, &w);
+    like.rank = 1;
+    like.shape[1] = 0;
+    like.stack += together;
+    stacked(b, scope, s->name, "bias", whole, 0, false, like, &bias);
+    if (!whole)
+        return (tw_columns){named(b, scope, s->name, tw_plan_linear(b->plan, s->x, w, bias)), 0};
+    const tw_weights *all = &b->model->weights;
+    const tw_scope layer = tw_scope_in(scope, "%s", s->name);
+    const int64_t own = tw_weights_find(all, tw_scope_in(layer.text, "weight").text);
+    if (own < 0 || in < 1) return (tw_columns){TW_NONE, 0};
+    return (tw_columns){s->all, (all->items[own].offset - all->items[s->first].offset) / in};
+}
+
 tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,
-                             tw_value scale_shift, tw_norm_options options) {
+                             tw_columns scale_shift, tw_norm_options options) {
     if (x == TW_NONE) return TW_NONE;
     int64_t channels = tw_layer_channels(b, x);
     tw_value gamma = vector(b, scope, name, "weight", channels, 1, TW_INIT_ONE);
     tw_value beta = vector(b, scope, name, "bias", channels, 1, TW_INIT_ZERO);
-    return named(b, scope, name, tw_plan_group_norm(b->plan, x, gamma, beta, scale_shift, options));
+    return named(b, scope, name,
+                 tw_build_group_norm(b->plan, x, gamma, beta, scale_shift, options));
 }
 
 tw_value tw_layer_embedding(tw_builder *b, const char *scope, const char *name, tw_value index,

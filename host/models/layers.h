@@ -5,6 +5,7 @@
 #ifndef TW_MODELS_LAYERS_H
 #define TW_MODELS_LAYERS_H
 
+#include "graph/builder.h"
 #include "models/model.h"
 
 typedef struct tw_builder {
@@ -31,8 +32,21 @@ tw_value tw_layer_linear(tw_builder *b, const char *scope, const char *name, tw_
  * `together`, on a GPU, one layer whose result is split. */
 void tw_layer_projections(tw_builder *b, const char *scope, tw_value x, int64_t features,
                           bool together, tw_value out[3]);
+/* Linear layers `name` of x in many scopes, whose results are added to something or scale and shift
+ * it. On a GPU they are one layer, of which each has some columns: there the weights lie one behind
+ * another. */
+typedef struct tw_stack {
+    const char *name;
+    tw_value x, all; /* all: the one layer's result, TW_NONE where each is a layer of its own */
+    int number;
+    int64_t first; /* index of its first weight */
+} tw_stack;
+tw_stack tw_layer_stack(tw_builder *b, const char *name, tw_value x);
+tw_columns tw_layer_stacked(tw_builder *b, const tw_stack *stack, const char *scope,
+                            int64_t features, tw_init init);
+/* scale_shift.of may be TW_NONE. */
 tw_value tw_layer_group_norm(tw_builder *b, const char *scope, const char *name, tw_value x,
-                             tw_value scale_shift, tw_norm_options options);
+                             tw_columns scale_shift, tw_norm_options options);
 /* A table of `rows`, without bias; index int32[N]. */
 tw_value tw_layer_embedding(tw_builder *b, const char *scope, const char *name, tw_value index,
                             int64_t rows, int64_t columns);

@@ -19,7 +19,9 @@ typedef struct tw_weight {
     int64_t shape[TW_MAX_RANK]; /* as the plan has it: convolutions O,KH,KW,I */
     int64_t count;
     int64_t offset; /* in elements, within the flat vector; a multiple of 64 but in a stack */
+    int64_t saved;  /* the same within a training state's vector */
     int stack;      /* not 0: lies right behind the one before with the same number, if any */
+    bool apart;     /* not so in a training state */
     int64_t fan_in;
     tw_init init;
     double gain; /* factor of TW_INIT_NORMAL */
@@ -31,6 +33,7 @@ typedef struct tw_weights {
     int64_t count, capacity;
     int64_t total;     /* elements of the flat vector, gaps (always zero) included */
     int64_t trainable; /* the leading elements, which training may change; the rest stays */
+    int64_t saved;     /* elements of a training state's vector, whose order no device decides */
     bool complete;     /* every weight is declared and has its place */
 } tw_weights;
 

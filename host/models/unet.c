@@ -1,5 +1,4 @@
 /* The forward pass of diffusers' UNet2DModel: the network of Ho et al. 2020 and its relatives. */
-#include "graph/builder.h"
 #include "models/architecture.h"
 #include "models/layers.h"
 #include "models/unet_config.h"
@@ -16,7 +15,7 @@ typedef struct unet {
     tw_plan *plan;
     const tw_unet_config *config;
     const tw_network_inputs *in;
-    tw_value time; /* activated embedding of the time and the class, [N,T'] */
+    tw_stack time; /* of the activated embedding of the time and the class, [N,T'] */
     tw_value skips[MAX_SKIPS];
     int n_skips;
 } unet;
@@ -31,8 +30,10 @@ static tw_value activate(unet *u, tw_value x) {
     return tw_plan_activation(u->plan, x, u->config->act);
 }
 
+static const tw_columns none = {TW_NONE, 0};
+
 static tw_value norm_act(unet *u, const char *scope, const char *name, tw_value x,
-                         tw_value scale_shift) {
+                         tw_columns scale_shift) {
     bool silu = u->config->act == TW_SILU;
     tw_norm_options options = {u->config->groups, u->config->eps, silu};
     tw_value h = tw_layer_group_norm(u->b, scope, name, x, scale_shift, options);
@@ -54,17 +55,17 @@ static tw_value joined(unet *u, const char *scope, tw_value x, tw_value h, doubl
 static tw_value resnet(unet *u, const char *scope, tw_value x, int64_t channels, resample how,
                        double divisor) {
     const bool scale_shift = u->config->scale_shift;
-    tw_value h = resampled(u, norm_act(u, scope, "norm1", x, TW_NONE), how);
+    tw_value h = resampled(u, norm_act(u, scope, "norm1", x, none), how);
     x = resampled(u, x, how);
     if (tw_layer_channels(u->b, x) != channels)
         x = tw_layer_conv2d(u->b, scope, "conv_shortcut", x, channels, 1,
                             (tw_conv_options){.stride = 1}, TW_INIT_UNIFORM);
     /* What a convolution is joined with comes before it, so that both can be one region. */
-    tw_value time = tw_layer_linear(u->b, scope, "time_emb_proj", u->time,
-                                    scale_shift ? 2 * channels : channels, TW_INIT_UNIFORM);
+    const tw_columns time = tw_layer_stacked(
+        u->b, &u->time, scope, scale_shift ? 2 * channels : channels, TW_INIT_UNIFORM);
     h = conv3x3(u, scope, "conv1", h, channels, TW_INIT_UNIFORM);
-    if (!scale_shift) h = tw_plan_add_vector(u->plan, h, time);
-    h = norm_act(u, scope, "norm2", h, scale_shift ? time : TW_NONE);
+    if (!scale_shift) h = tw_build_add_columns(u->plan, h, time);
+    h = norm_act(u, scope, "norm2", h, scale_shift ? time : none);
     h = tw_layer_dropout(u->b, h, u->in->rng, u->config->dropout);
     h = conv3x3(u, scope, "conv2", h, channels, TW_INIT_ZERO);
     return joined(u, scope, x, h, divisor);
@@ -77,7 +78,7 @@ static tw_value attention(unet *u, const char *scope, tw_value x, int groups, do
     const int64_t heads = s[3] / head_dim, inner = heads * head_dim;
     tw_value h = x;
     if (groups)
-        h = tw_layer_group_norm(u->b, scope, "group_norm", x, TW_NONE,
+        h = tw_layer_group_norm(u->b, scope, "group_norm", x, none,
                                 (tw_norm_options){groups, u->config->eps, 0});
     h = tw_plan_reshape(u->plan, h, 3, (int64_t[]){s[0], s[1] * s[2], s[3]});
     tw_value qkv[3] = {TW_NONE, TW_NONE, TW_NONE};
@@ -220,11 +221,11 @@ static tw_value build(tw_builder *b, const void *config, const tw_network_inputs
     const tw_unet_config *c = config;
     unet u = {.b = b, .plan = b->plan, .config = c, .in = in};
     tw_value x = c->center_input ? tw_plan_scale(b->plan, in->x, 2.0, -1.0) : in->x;
-    u.time = activate(&u, time_and_class(&u));
+    u.time = tw_layer_stack(b, "time_emb_proj", activate(&u, time_and_class(&u)));
     u.skips[u.n_skips++] = x = conv3x3(&u, "", "conv_in", x, c->channels[0], TW_INIT_UNIFORM);
     x = up(&u, mid(&u, down(&u, x)));
     tw_plan_begin_block(b->plan);
-    x = tw_layer_group_norm(b, "", "conv_norm_out", x, TW_NONE,
+    x = tw_layer_group_norm(b, "", "conv_norm_out", x, none,
                             (tw_norm_options){c->groups, c->eps, 1});
     x = conv3x3(&u, "", "conv_out", x, c->out_channels, TW_INIT_ZERO);
     tw_plan_end_block(b->plan);

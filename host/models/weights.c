@@ -49,10 +49,15 @@ tw_status tw_weights_add(tw_context *ctx, tw_weights *weights, const tw_weight *
     return TW_OK;
 }
 
-static bool is_placed(const tw_weights *weights, int64_t i) {
-    const int stack = weights->items[i].stack;
+/* Which stack it is a part of; 0: none. */
+static int stack_of(const tw_weight *w, bool saved) {
+    return saved && w->apart ? 0 : w->stack;
+}
+
+static bool is_placed(const tw_weights *weights, int64_t i, bool saved) {
+    const int stack = stack_of(&weights->items[i], saved);
     for (int64_t k = 0; stack && k < i; k++)
-        if (weights->items[k].stack == stack) return true;
+        if (stack_of(&weights->items[k], saved) == stack) return true;
     return false;
 }
 
@@ -61,36 +66,61 @@ static bool add(int64_t *total, int64_t count) {
 }
 
 /* Weight `i`, or its whole stack. */
-static bool place_at_end(tw_weights *weights, int64_t i) {
-    const tw_weight *first = &weights->items[i];
+static bool place_at_end(tw_weights *weights, int64_t i, bool saved) {
+    const int stack = stack_of(&weights->items[i], saved);
     for (int64_t k = i; k < weights->count; k++) {
         tw_weight *w = &weights->items[k];
-        if (k != i && (!first->stack || w->stack != first->stack)) continue;
+        if (k != i && (!stack || stack_of(w, saved) != stack)) continue;
         w->offset = weights->total;
         if (!add(&weights->total, w->count)) return false;
-        if (!first->stack) break;
+        if (!stack) break;
     }
     const int64_t over = weights->total % PLACE_UNIT;
     return !over || add(&weights->total, PLACE_UNIT - over);
 }
 
-static tw_status place(tw_context *ctx, tw_weights *weights, bool trainable) {
+static tw_status place(tw_context *ctx, tw_weights *weights, bool trainable, bool saved) {
     for (int64_t i = 0; i < weights->count; i++) {
         const tw_weight *w = &weights->items[i];
-        if (w->trainable == trainable && !is_placed(weights, i) && !place_at_end(weights, i))
+        if (w->trainable == trainable && !is_placed(weights, i, saved) &&
+            !place_at_end(weights, i, saved))
             return tw_fail(ctx, TW_ERROR_MEMORY, "weight %s: the model does not fit an address",
                            w->name);
     }
     return TW_OK;
 }
 
-tw_status tw_weights_place(tw_context *ctx, tw_weights *weights) {
+/* In memory, or as they are saved. */
+static tw_status place_all(tw_context *ctx, tw_weights *weights, bool saved) {
     weights->total = 0;
-    TW_TRY(place(ctx, weights, true));
+    TW_TRY(place(ctx, weights, true, saved));
     weights->trainable = weights->total;
-    TW_TRY(place(ctx, weights, false));
+    return place(ctx, weights, false, saved);
+}
+
+tw_status tw_weights_place(tw_context *ctx, tw_weights *weights) {
+    TW_TRY(place_all(ctx, weights, true));
+    weights->saved = weights->total;
+    for (int64_t i = 0; i < weights->count; i++) weights->items[i].saved = weights->items[i].offset;
+    TW_TRY(place_all(ctx, weights, false));
     weights->complete = true;
     return TW_OK;
+}
+
+void tw_weights_to_state(const tw_weights *weights, const float *flat, float *state) {
+    memset(state, 0, (size_t)weights->saved * sizeof *state);
+    for (int64_t i = 0; i < weights->count; i++) {
+        const tw_weight *w = &weights->items[i];
+        memcpy(state + w->saved, flat + w->offset, (size_t)w->count * sizeof *state);
+    }
+}
+
+void tw_weights_from_state(const tw_weights *weights, const float *state, float *flat) {
+    memset(flat, 0, (size_t)weights->total * sizeof *flat);
+    for (int64_t i = 0; i < weights->count; i++) {
+        const tw_weight *w = &weights->items[i];
+        memcpy(flat + w->offset, state + w->saved, (size_t)w->count * sizeof *flat);
+    }
 }
 
 void tw_weights_free(tw_context *ctx, tw_weights *weights) {

@@ -17,8 +17,12 @@ int64_t tw_weights_find(const tw_weights *weights, const char *name);
 /* Appends a weight without a place; `like` is copied, its name too. */
 tw_status tw_weights_add(tw_context *ctx, tw_weights *weights, const tw_weight *like);
 
-/* Gives every weight its offset: the trainable ones first. Afterwards the set is complete. */
+/* Gives every weight its offsets: the trainable ones first. Afterwards the set is complete. */
 tw_status tw_weights_place(tw_context *ctx, tw_weights *weights);
+
+/* Between the flat vector and that of a training state, which do not overlap. Gaps are zero. */
+void tw_weights_to_state(const tw_weights *weights, const float *flat, float *state);
+void tw_weights_from_state(const tw_weights *weights, const float *state, float *flat);
 
 void tw_weights_free(tw_context *ctx, tw_weights *weights);
 

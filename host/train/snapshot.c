@@ -19,7 +19,6 @@ struct tw_snapshot {
 };
 
 static tw_status copy_items(tw_snapshot *s, const tw_trainer *t) {
-    tw_backend *b = t->ctx->backend;
     tw_state_item from[TW_STATE_ITEMS];
     const int n = tw_state_items(t, from);
     for (int i = 0; i < n; i++) {
@@ -28,7 +27,7 @@ static tw_status copy_items(tw_snapshot *s, const tw_trainer *t) {
             tw_allocate(t->ctx, (size_t)from[i].count, tw_dtype_size(from[i].dtype));
         s->count = i + 1; /* what is allocated is freed */
         if (!s->items[i].address) return TW_ERROR_MEMORY;
-        TW_TRY(b->download(b, s->items[i].address, from[i].address, tw_state_bytes(&from[i])));
+        TW_TRY(tw_state_read(t, &from[i], s->items[i].address));
     }
     return TW_OK;
 }
@@ -38,7 +37,6 @@ static tw_status copy_weights(tw_snapshot *s, const tw_trainer *t) {
     const tw_weights *from = &t->model->weights;
     for (int64_t i = 0; i < from->count; i++)
         TW_TRY(tw_weights_add(t->ctx, &s->weights, &from->items[i]));
-    for (int64_t i = 0; i < from->count; i++) s->weights.items[i].offset = from->items[i].offset;
     return TW_OK;
 }
 
@@ -103,7 +101,7 @@ typedef struct tw_snapshot_weights {
 static tw_status fetch(void *user, int64_t index, void *out) {
     const tw_snapshot_weights *f = user;
     const tw_weight *w = &f->snapshot->weights.items[index];
-    tw_weight_to_file(w, f->values + w->offset, out);
+    tw_weight_to_file(w, f->values + w->saved, out);
     return TW_OK;
 }
 

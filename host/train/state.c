@@ -1,5 +1,6 @@
 /* The training state on disk: one safetensors file, replaced as a whole. The vectors are stored
- * flat, in the order of the model's weights, so that any device can take them up. */
+ * flat, in the order of the model's weights whatever the device's, so that any device can take them
+ * up. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +9,14 @@
 #include <jansson.h>
 
 #include "io/file.h"
+#include "models/weights.h"
 #include "train/internal.h"
 #include "train/state.h"
 
 #define FORMAT "1"
 
 int tw_state_items(const tw_trainer *t, tw_state_item *items) {
-    int64_t total = t->model->weights.total;
+    int64_t total = t->model->weights.saved;
     int n = 0;
     items[n++] = (tw_state_item){"weights", t->model->storage, TW_F32, total};
     items[n++] = (tw_state_item){"first_moment", t->first_moment, TW_F32, total};
@@ -32,7 +34,7 @@ static uint64_t layout(const tw_weights *weights) {
         const tw_weight *w = &weights->items[i];
         for (const char *c = w->name; *c; c++) h = (h ^ (uint8_t)*c) * UINT64_C(1099511628211);
         for (int k = 0; k < 64; k += 8)
-            h = (h ^ (uint8_t)(w->offset >> k)) * UINT64_C(1099511628211);
+            h = (h ^ (uint8_t)(w->saved >> k)) * UINT64_C(1099511628211);
     }
     return h;
 }
@@ -87,15 +89,48 @@ tw_status tw_state_write(tw_context *ctx, const char *directory, const tw_state_
     return tw_safetensors_write(ctx, path, out, n, metadata, 5, fetch, user);
 }
 
+/* Whether the item is a vector with another order in memory. */
+static bool is_moved(const tw_weights *weights, const tw_state_item *item) {
+    bool moved = false;
+    for (int64_t i = 0; i < weights->count; i++)
+        moved = moved || weights->items[i].offset != weights->items[i].saved;
+    return moved && item->dtype == TW_F32;
+}
+
+tw_status tw_state_read(const tw_trainer *t, const tw_state_item *item, void *out) {
+    tw_backend *b = t->ctx->backend;
+    const tw_weights *weights = &t->model->weights;
+    if (!is_moved(weights, item)) return b->download(b, out, item->address, tw_state_bytes(item));
+    const size_t count = (size_t)weights->total;
+    float *flat = tw_allocate(t->ctx, count, sizeof *flat);
+    if (!flat) return TW_ERROR_MEMORY;
+    const tw_status s = b->download(b, flat, item->address, count * sizeof *flat);
+    if (s == TW_OK) tw_weights_to_state(weights, flat, out);
+    tw_free(t->ctx, flat);
+    return s;
+}
+
+static tw_status take_up(const tw_trainer *t, const tw_state_item *item, const void *data) {
+    tw_backend *b = t->ctx->backend;
+    const tw_weights *weights = &t->model->weights;
+    if (!is_moved(weights, item)) return b->upload(b, item->address, data, tw_state_bytes(item));
+    const size_t count = (size_t)weights->total;
+    float *flat = tw_allocate(t->ctx, count, sizeof *flat);
+    if (!flat) return TW_ERROR_MEMORY;
+    tw_weights_from_state(weights, data, flat);
+    const tw_status s = b->upload(b, item->address, flat, count * sizeof *flat);
+    tw_free(t->ctx, flat);
+    return s;
+}
+
 typedef struct tw_fetch {
-    tw_backend *backend;
+    const tw_trainer *trainer;
     const tw_state_item *items;
 } tw_fetch;
 
 static tw_status fetch(void *user, int64_t index, void *out) {
     const tw_fetch *f = user;
-    const tw_state_item *item = &f->items[index];
-    return f->backend->download(f->backend, out, item->address, tw_state_bytes(item));
+    return tw_state_read(f->trainer, &f->items[index], out);
 }
 
 tw_status tw_trainer_save(tw_trainer *t, const char *directory) {
@@ -107,7 +142,7 @@ tw_status tw_trainer_save(tw_trainer *t, const char *directory) {
     tw_state_options(t, options, sizeof options);
     const tw_state_labels labels = {t->step, options, tw_model_config(t->model),
                                     tw_model_scheduler_config(t->model)};
-    tw_fetch f = {t->ctx->backend, items};
+    tw_fetch f = {t, items};
     return tw_state_write(t->ctx, directory, items, n, &labels, fetch, &f);
 }
 
@@ -146,7 +181,6 @@ static tw_status check_metadata(tw_trainer *t, const tw_safetensors *st, const c
 }
 
 static tw_status load_items(tw_trainer *t, const tw_safetensors *st, const char *path) {
-    tw_backend *b = t->ctx->backend;
     tw_state_item items[TW_STATE_ITEMS];
     int n = tw_state_items(t, items);
     const tw_safetensors_entry *found[TW_STATE_ITEMS];
@@ -159,8 +193,7 @@ static tw_status load_items(tw_trainer *t, const tw_safetensors *st, const char 
                            items[i].name, (long long)items[i].count, tw_dtype_name(items[i].dtype));
     }
     t->model->version++;
-    for (int i = 0; i < n; i++)
-        TW_TRY(b->upload(b, items[i].address, found[i]->data, found[i]->bytes));
+    for (int i = 0; i < n; i++) TW_TRY(take_up(t, &items[i], found[i]->data));
     return TW_OK;
 }
 

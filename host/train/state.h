@@ -10,9 +10,9 @@
 
 typedef struct tw_state_item {
     const char *name;
-    void *address; /* on the device; in the host's memory for a snapshot */
+    void *address; /* on the device; in the host's memory, as saved, for a snapshot */
     tw_dtype dtype;
-    int64_t count;
+    int64_t count; /* of what is saved */
 } tw_state_item;
 
 static inline size_t tw_state_bytes(const tw_state_item *item) {
@@ -21,6 +21,9 @@ static inline size_t tw_state_bytes(const tw_state_item *item) {
 
 /* Fills items[TW_STATE_ITEMS] and returns their number. */
 int tw_state_items(const tw_trainer *trainer, tw_state_item *items);
+
+/* The item of a device as it is saved, into out[tw_state_bytes(item)]. */
+tw_status tw_state_read(const tw_trainer *trainer, const tw_state_item *item, void *out);
 
 /* What a run must have in common with the state that it takes up, as one text. `steps` may grow. */
 void tw_state_options(const tw_trainer *trainer, char *out, size_t size);

@@ -46,7 +46,9 @@ typedef enum tw_fusion {
     TW_FUSION_UPSAMPLE = 16,  /* "upsample": convolutions read the small image */
     TW_FUSION_QKV = 32,       /* "qkv": attention's three projections as one product */
     TW_FUSION_GRADIENTS = 64, /* "gradients": one is added to another where it is made */
-    TW_FUSION_ALL = 127       /* "all" */
+    TW_FUSION_TIME = 128,     /* "time": the time embedding's projections of all blocks as one
+                               * product; their gradient is summed where GroupNorm's is made */
+    TW_FUSION_ALL = 255       /* "all" */
 } tw_fusion;
 
 /* The word for bit `index`; null past the last. */

@@ -12,6 +12,7 @@ extern "C" {
 #include "backend/backend.h"
 #include "core/context.h"
 #include "models/model.h"
+#include "models/weights.h"
 }
 
 inline const char *const kMlp = R"({"_class_name": "TweedieMLP", "in_features": 2, "hidden": 16,
@@ -92,12 +93,14 @@ inline tw_dataset *MakeData(tw_context *ctx, const tw_model *m) {
     return d;
 }
 
+// A vector of all weights, in the order that every device saves.
 inline Floats Storage(tw_model *m, const void *from) {
-    Floats all((size_t)m->weights.total);
+    Floats all((size_t)m->weights.total), saved((size_t)m->weights.saved);
     tw_backend *b = m->ctx->backend;
     EXPECT_EQ(b->download(b, all.data(), from, all.size() * sizeof(float)), TW_OK)
         << tw_context_error(m->ctx);
-    return all;
+    tw_weights_to_state(&m->weights, all.data(), saved.data());
+    return saved;
 }
 
 struct Drawn {

@@ -21,7 +21,7 @@ const char *const kAll =
 struct Numbers {
     Floats out, gradients;
     int forward, training; // calls a run
-    size_t arena;          // of training
+    size_t stored;         // in training, without sharing memory
 };
 
 class Network {
@@ -116,7 +116,7 @@ Numbers Calculate(tw_model *m, unsigned off, tw_dtype precision = TW_F32) {
     r.gradients = training.Gradients();
     r.forward = forward.Stats().launches;
     r.training = training.Stats().launches;
-    r.arena = training.Stats().arena_bytes;
+    r.stored = training.Stats().unshared_bytes;
     return r;
 }
 
@@ -138,10 +138,15 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
         bool forward, training; // there is something to fuse
         bool memory;            // and less to store in training
     } const table[] = {
-        {TW_FUSION_NORM_SILU, true, true, true},         {TW_FUSION_EPILOGUE, true, true, true},
-        {TW_FUSION_NORM_STATISTICS, true, false, false}, {TW_FUSION_CONCAT, true, true, true},
-        {TW_FUSION_UPSAMPLE, true, true, true},          {TW_FUSION_QKV, true, true, false},
-        {TW_FUSION_GRADIENTS, false, true, false},       {TW_FUSION_ALL, true, true, true},
+        {TW_FUSION_NORM_SILU, true, true, true},
+        {TW_FUSION_EPILOGUE, true, true, true},
+        {TW_FUSION_NORM_STATISTICS, true, false, false},
+        {TW_FUSION_CONCAT, true, true, true},
+        {TW_FUSION_UPSAMPLE, true, true, true},
+        {TW_FUSION_QKV, true, true, false},
+        {TW_FUSION_GRADIENTS, false, true, false},
+        {TW_FUSION_TIME, true, true, false},
+        {TW_FUSION_ALL, true, true, true},
     };
     Context cuda(TW_DEVICE_CUDA);
     ASSERT_EQ(cuda.status(), TW_OK);
@@ -160,7 +165,7 @@ TEST_F(CudaSwitches, EachChangesTheCallsAndNotTheNumbers) {
             EXPECT_EQ(off.training > on.training, row.training)
                 << off.training << " " << on.training;
             if (row.memory && precision == TW_F32) {
-                EXPECT_GT(off.arena, on.arena);
+                EXPECT_GT(off.stored, on.stored);
             }
         }
     }
@@ -177,7 +182,7 @@ TEST_F(CudaSwitches, AContextTurnsThemOffForAllItsPlans) {
     EXPECT_EQ(Calculate(a, 0).gradients, Calculate(b, TW_FUSION_ALL).gradients);
     tw_model_free(a);
     tw_model_free(b);
-    o.no_fusion = 128;
+    o.no_fusion = 256;
     Context wrong(TW_DEVICE_CUDA, &o);
     EXPECT_EQ(wrong.status(), TW_ERROR_ARGUMENT);
 }
@@ -203,10 +208,66 @@ TEST_F(CudaSwitches, ProjectionsAreStacked) {
     }
 }
 
+// The projections of the time lie behind each other where they are one product; what is saved has
+// the order of a device without it.
+TEST_F(CudaSwitches, TheTimesProjectionsAreStacked) {
+    tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
+    Context cuda(TW_DEVICE_CUDA), cpu(TW_DEVICE_CPU);
+    o.no_fusion = TW_FUSION_TIME;
+    Context apart(TW_DEVICE_CUDA, &o);
+    tw_model *m = MakeModel(cuda.get(), kAll);
+    for (Context *c : {&cpu, &apart}) {
+        tw_model *other = MakeModel(c->get(), kAll);
+        ASSERT_EQ(other->weights.count, m->weights.count);
+        EXPECT_EQ(other->weights.saved, other->weights.total);
+        EXPECT_EQ(other->weights.saved, m->weights.saved);
+        for (int64_t i = 0; i < m->weights.count; i++) {
+            EXPECT_STREQ(other->weights.items[i].name, m->weights.items[i].name);
+            EXPECT_EQ(other->weights.items[i].offset, other->weights.items[i].saved);
+            EXPECT_EQ(other->weights.items[i].offset, m->weights.items[i].saved);
+        }
+        tw_model_free(other);
+    }
+    for (const char *suffix : {".time_emb_proj.weight", ".time_emb_proj.bias"}) {
+        int64_t end = -1;
+        int layers = 0;
+        for (int64_t i = 0; i < m->weights.count; i++) {
+            const tw_weight &w = m->weights.items[i];
+            if (std::string(w.name).find(suffix) == std::string::npos) continue;
+            if (layers++) {
+                EXPECT_EQ(w.offset, end) << w.name;
+            }
+            end = w.offset + w.count;
+        }
+        EXPECT_EQ(layers, 8);
+    }
+    tw_model_free(m);
+}
+
+// Scales and shifts come from the product as well, and every row is a part of it.
+TEST_F(CudaSwitches, TheTimeAlsoScalesAndShifts) {
+    std::string config = kAll;
+    config.insert(config.rfind('}'), R"(, "resnet_time_scale_shift": "scale_shift")");
+    Context cuda(TW_DEVICE_CUDA);
+    tw_model *m = MakeModel(cuda.get(), config.c_str());
+    for (const tw_dtype precision : {TW_F32, TW_BF16}) {
+        SCOPED_TRACE(tw_dtype_name(precision));
+        const Numbers on = Calculate(m, 0, precision),
+                      off = Calculate(m, TW_FUSION_TIME, precision);
+        const double bound = precision == TW_F32 ? 4e-6 : 6e-2;
+        EXPECT_LT(Relative(off.out, on.out), bound);
+        EXPECT_LT(Relative(off.gradients, on.gradients), bound);
+        EXPECT_EQ(off.forward - on.forward, 7);
+        EXPECT_EQ(off.training - on.training, 3 * 7 - 1); // one call clears the gradient
+    }
+    tw_model_free(m);
+}
+
 TEST_F(CudaSwitches, HaveNames) {
     EXPECT_STREQ(tw_fusion_name(0), "norm-silu");
     EXPECT_STREQ(tw_fusion_name(6), "gradients");
-    EXPECT_EQ(tw_fusion_name(7), nullptr);
+    EXPECT_STREQ(tw_fusion_name(7), "time");
+    EXPECT_EQ(tw_fusion_name(8), nullptr);
     EXPECT_EQ(tw_fusion_name(-1), nullptr);
 }
 

@@ -64,6 +64,39 @@ TEST_F(Weights, PlacesTrainableOnesFirstAndNoneOverlap) {
     EXPECT_EQ(tw_weights_find(&w_, "e"), -1);
 }
 
+// A stack that is one in memory alone: the state's vector has the order that it has without.
+TEST_F(Weights, AStackMayBeApartInAState) {
+    tw_weight likes[] = {Like("a", {3}), Like("p", {5}), Like("b", {4}), Like("q", {2})};
+    likes[1].stack = likes[3].stack = 7;
+    for (const bool apart : {false, true}) {
+        SCOPED_TRACE(apart);
+        tw_weights_free(nullptr, &w_);
+        likes[1].apart = likes[3].apart = apart;
+        for (const tw_weight &like : likes) ASSERT_EQ(tw_weights_add(nullptr, &w_, &like), TW_OK);
+        ASSERT_EQ(tw_weights_place(nullptr, &w_), TW_OK);
+        std::vector<int64_t> offsets, saved;
+        for (int64_t i = 0; i < 4; i++) {
+            offsets.push_back(w_.items[i].offset);
+            saved.push_back(w_.items[i].saved);
+        }
+        EXPECT_EQ(offsets, (std::vector<int64_t>{0, 64, 128, 69}));
+        EXPECT_EQ(saved, apart ? (std::vector<int64_t>{0, 64, 128, 192}) : offsets);
+        EXPECT_EQ(w_.total, 192);
+        EXPECT_EQ(w_.trainable, 192);
+        EXPECT_EQ(w_.saved, apart ? 256 : 192);
+        std::vector<float> flat(192), state(static_cast<size_t>(w_.saved), NAN), back(192, NAN);
+        for (int64_t i = 0; i < 4; i++)
+            for (int64_t k = 0; k < w_.items[i].count; k++)
+                flat[static_cast<size_t>(offsets[static_cast<size_t>(i)] + k)] =
+                    static_cast<float>(10 * (i + 1) + k);
+        tw_weights_to_state(&w_, flat.data(), state.data());
+        for (size_t k = 0; k < 2; k++)
+            EXPECT_EQ(state[static_cast<size_t>(saved[3]) + k], static_cast<float>(40 + k));
+        tw_weights_from_state(&w_, state.data(), back.data());
+        EXPECT_EQ(back, flat); // gaps are zero
+    }
+}
+
 TEST_F(Weights, RefusesTwins) {
     const tw_weight like = Like("a", {3});
     ASSERT_EQ(tw_weights_add(nullptr, &w_, &like), TW_OK);
