@@ -75,15 +75,12 @@ static int executed(const tw_plan *plan, const tw_step *step, const tw_node **ou
     return n;
 }
 
-/* What a node moves of a value: of vectors, its own columns. `beside` the one that makes it, a sum
- * reads nothing. */
-static double moved(const tw_plan *plan, const tw_node *n, bool beside, tw_value v) {
+/* What a node moves of a value: of vectors, its own columns. */
+static double moved(const tw_plan *plan, const tw_node *n, tw_value v) {
     const tw_desc *d = &plan->values[v].desc;
     const double bytes = (double)tw_desc_bytes(d);
     const bool add = n->kind == TW_OP_ADD_VEC && v == n->in[1];
-    const bool sum = n->kind == TW_OP_SUM_SPATIAL;
-    if (sum && beside && v == n->in[0]) return 0;
-    if (!add && !(sum && v == n->out[0])) return bytes;
+    if (!add && !(n->kind == TW_OP_SUM_SPATIAL && v == n->out[0])) return bytes;
     const tw_desc *x = &plan->values[n->in[0]].desc;
     return bytes * (double)x->dim[x->rank - 1] / (double)d->dim[1];
 }
@@ -102,7 +99,7 @@ static double bytes_of(const tw_plan *plan, const tw_node *const *nodes, int n) 
                 for (int j = 0; j < count && !known; j++) known = seen[j] == v;
                 if (known) continue;
                 seen[count++] = v;
-                sum += moved(plan, nodes[i], i > 0, v);
+                sum += moved(plan, nodes[i], v);
             }
         }
     }
