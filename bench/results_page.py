@@ -20,6 +20,7 @@ LOG = RESULTS / "verified.jsonl"
 KERNELS = {
     "wrappers": ["building blocks (shuffles, votes, copies, barriers, clusters, conversions)"],
     "mma": ["matrix building blocks (ldmatrix, mma, wgmma, small copies, swizzle)"],
+    "tma": ["TMA (boxes, multicast), wgmma of 256 columns, setmaxnreg, mbarriers of a cluster"],
     "noise": ["noise fill", "step counter"],
     "draw": ["time steps, dropped labels, mirrored images", "scaled samples, constants"],
     "sampler": ["fused DDIM update", "dynamic threshold"],

@@ -1,5 +1,6 @@
 // What all launchers share: the error text and the limits of the device.
 #include "device/launch.cuh"
+#include "device/tma.cuh"
 #include "device/wgmma.cuh"
 
 namespace tw {
@@ -44,7 +45,8 @@ static bool built_with_wgmma(int device) {
 
 Limits device_limits() {
 #ifdef TW_EMULATOR
-    return Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma()};
+    return Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma(),
+                  emu::with_wgmma() && tensor_maps_there()};
 #else
     // Attribute queries neither wait nor allocate, and are allowed while a stream is captured.
     int device = 0, shared = 48 * 1024, major = 8, minor = 0, processors = 1;
@@ -53,8 +55,9 @@ Limits device_limits() {
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    return Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors,
-                  major == 9 && minor == 0 && built_with_wgmma(device)};
+    const bool wgmma = major == 9 && minor == 0 && built_with_wgmma(device);
+    return Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors, wgmma,
+                  wgmma && tensor_maps_there()};
 #endif
 }
 

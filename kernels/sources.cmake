@@ -1,6 +1,7 @@
 # The kernel sources, one file a family: read by the device build and by the emulated one.
 set(TW_KERNEL_SOURCES
     launch.cu
+    tensor_map.cu
     ddim.cu
     threshold.cu
     sampler_update.cu

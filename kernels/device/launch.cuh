@@ -38,6 +38,7 @@ struct Limits {
     unsigned cluster;
     unsigned processors;
     bool wgmma; // and the code for this device was compiled with it
+    bool tma;   // the same, and the driver describes tensors for it
 };
 Limits device_limits();
 

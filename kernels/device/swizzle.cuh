@@ -46,6 +46,9 @@
 
 namespace tw {
 
+// How the tensor cores and TMA name these permutations.
+enum class Swizzle : unsigned { none = 0, bytes_128 = 1, bytes_64 = 2, bytes_32 = 3 };
+
 // Byte offset of a chunk in the tile.
 template <int ROW_BYTES> constexpr TW_BOTH unsigned swizzled(unsigned row, unsigned chunk) {
     static_assert(ROW_BYTES >= 32 && ROW_BYTES <= 512 && (ROW_BYTES & (ROW_BYTES - 1)) == 0,

@@ -10,6 +10,10 @@ namespace tw {
 TW_DEVICE void sync_block() {
     __syncthreads();
 }
+// A barrier of `threads` threads, whole warps, that name the same `id`, 1 to 15.
+TW_DEVICE void sync_group(unsigned id, unsigned threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 TW_DEVICE void sync_warp(uint32_t mask) {
     __syncwarp(mask);
 }

@@ -83,9 +83,11 @@ void run_blocks(unsigned n_threads) {
             left--;
             if (t->block->live) continue;
             products_close(t->block);
+            registers_close(t->block);
+            boxes_close(t->block);
             shared_close(t->block);
         }
-        if (!moved && left) report_stuck();
+        if (!moved && left && !mbarrier_wake_for_boxes()) report_stuck();
     }
 }
 
@@ -113,6 +115,10 @@ void open_block(Block *b, const Launch &l, uint64_t linear, unsigned rank) {
         order[rank * b->threads + i] = t;
     }
     products_open(b);
+    proxy_open(b);
+    registers_open(b);
+    for (Named &n : b->named) n.waiting = 0;
+    b->n_unfenced = 0;
     order_release(&b->open_point);
 }
 
@@ -182,6 +188,7 @@ bool run(const Launch &launch) {
     order_release(&launch_point);
     for (uint64_t g = 0; g < groups && !failed; g++, at = (at + step) % groups) {
         meet_begin();
+        boxes_open();
         for (unsigned r = 0; r < n_blocks; r++)
             open_block(&blocks[r], launch, first + at * n_blocks + r, r);
         for (unsigned i = n_threads - 1; i > 0; i--) {

@@ -18,8 +18,12 @@ constexpr unsigned max_copies = 512;
 constexpr unsigned max_promises = 16;
 constexpr unsigned max_products = 32; // of a warpgroup in flight
 constexpr unsigned max_product_groups = 8;
+constexpr unsigned max_columns = 256; // of a product
+constexpr unsigned max_boxes = 512;   // of a cluster in flight
+constexpr unsigned max_unfenced = 64; // mbarriers of a block
+constexpr unsigned max_named = 16;    // barriers of a block's parts
 
-enum class State { ready, at_block, at_cluster, at_warp, at_mbarrier, done };
+enum class State { ready, at_block, at_group, at_cluster, at_warp, at_mbarrier, done };
 
 struct Copy {
     char *dst;
@@ -37,8 +41,8 @@ struct Promise {
 // A thread's share of D while products add to it: taken away from the thread, which finds NaN.
 struct Share {
     float *d;
-    unsigned products;
-    float value[64];
+    unsigned products, size;
+    float value[max_columns / 2];
 };
 
 // What a thread has done of its warpgroup's products; serials count from the block's beginning.
@@ -76,6 +80,8 @@ struct Thread {
     char promise_point;
     Products products;
     uint32_t proxy_epoch; // no other thread's, and another after every fence_async_proxy
+    unsigned registers, register_moves;
+    unsigned named; // barrier that it waits at
 };
 
 // The lanes of a warp that wait for others, and one of them while all wait at the same meeting.
@@ -84,9 +90,25 @@ struct Waiting {
     const Thread *like;
 };
 
-// A copy that landed in 16 bytes of shared memory.
+// What is known of 16 bytes of shared memory; see proxy.cpp.
 struct Landed {
-    uint32_t thread, epoch;
+    uint32_t run;           // of the block that it is known of
+    uint32_t thread, epoch; // whose asynchronous copy landed; no epoch: nobody's
+    uint32_t fences;
+    uint64_t seen[2];
+};
+
+// A barrier of some of a block's threads.
+struct Named {
+    unsigned waiting, threads, generation;
+    Site site;
+    char point[2];
+};
+
+// An mbarrier that nobody but its maker may use yet, unless as threads of its block.
+struct Unfenced {
+    const uint64_t *word;
+    const Thread *maker;
 };
 
 struct Warpgroup; // see wgmma.cpp
@@ -106,8 +128,12 @@ struct Block {
     // that a thread still leaving one does not inherit what another did on its way to the next.
     char open_point, point[2];
     unsigned generation;
-    Landed *landed; // of the thread's copies, for each 16 bytes; the epoch tells which still count
+    Landed *landed; // for each 16 bytes
     size_t landed_bytes;
+    uint32_t run, fences; // no other run's; by all its threads
+    Unfenced unfenced[max_unfenced];
+    unsigned n_unfenced;
+    Named named[max_named];
     Warpgroup *warpgroup[max_threads / 128];
 };
 
@@ -143,6 +169,39 @@ void meet_begin();
 void shared_open(Block *block, size_t bytes);
 // Looks at the gaps (where AddressSanitizer does not) and closes the region.
 void shared_close(Block *block);
+
+// Where a pointer into the running block's shared memory leads in the cluster's block `rank`;
+// reports one that leads nowhere.
+void *shared_of_block(const void *shared, unsigned rank, const char *what, Site site);
+// Whether the bytes lie in one carve-out.
+bool shared_holds(const Block *block, size_t at, size_t bytes);
+
+// The generic and the asynchronous proxy, for one run of a block.
+void proxy_open(Block *block);
+void proxy_copied(const Thread *thread, const void *to, size_t bytes); // by cp.async
+void proxy_brought(Block *block, const void *to, size_t bytes);        // by TMA, or poisoned
+// Reports what the asynchronous proxy may not see, or write over, yet.
+void proxy_check(Block *block, size_t at, const char *what, Site site);
+
+// A box of `bytes` has been brought to the barrier, in its phase `phase` when it was asked for.
+void mbarrier_complete(Block *block, uint64_t *word, uint32_t phase, unsigned bytes, Site site);
+uint32_t mbarrier_phase(const uint64_t *word, Site site);
+// What a phase that never ends lacks.
+void mbarrier_describe(const uint64_t *word, char *text, size_t size);
+// Reports a barrier that TMA or another block uses before its maker's fence.
+void mbarrier_check_fenced(const Block *block, const uint64_t *word, const char *what, Site site);
+// Nothing can run: those wake that wait for boxes alone, which land then.
+bool mbarrier_wake_for_boxes();
+
+// Boxes on their way: none when a cluster begins, none to a block that ends.
+void boxes_open();
+void boxes_close(const Block *block);
+bool boxes_coming(const uint64_t *word, uint32_t phase);
+void boxes_land(uint64_t *word);
+
+// Each warpgroup's registers, together no more than the block has.
+void registers_open(Block *block);
+void registers_close(const Block *block);
 
 // The elements of a word of an operand as the tensor cores see them, and how many they are.
 int matrix_elements(Mma kind, uint32_t word, float *out);

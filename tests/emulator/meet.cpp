@@ -33,6 +33,38 @@ void meet_block(Site site) {
     order_acquire(point);
 }
 
+void meet_group(unsigned id, unsigned threads, Site site) {
+    Block *b = current->block;
+    if (!id || id >= max_named || !threads || threads % 32 || threads > b->threads)
+        FAULT_HERE("barrier at %s:%d: number %u of %u threads", base_name(site.file), site.line, id,
+                   threads);
+    Named *n = &b->named[id];
+    if (n->waiting == 0) {
+        n->site = site;
+        n->threads = threads;
+    } else if (!same(n->site, site) || n->threads != threads) {
+        FAULT_HERE("divergent barrier: thread %u is at %s:%d with %u threads, others wait at %s:%d "
+                   "with %u",
+                   current->warp * 32 + current->lane, base_name(site.file), site.line, threads,
+                   base_name(n->site.file), n->site.line, n->threads);
+    }
+    char *point = &n->point[n->generation & 1];
+    order_release(point);
+    if (++n->waiting == threads) {
+        n->waiting = 0;
+        n->generation++;
+        for (unsigned i = 0; i < b->threads; i++)
+            if (b->thread[i]->state == State::at_group && b->thread[i]->named == id)
+                b->thread[i]->state = State::ready;
+    } else {
+        current->state = State::at_group;
+        current->site = site;
+        current->named = id;
+        enter_scheduler();
+    }
+    order_acquire(point);
+}
+
 void meet_cluster(Site site) {
     if (cluster_waiting == 0)
         cluster_site = site;

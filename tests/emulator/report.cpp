@@ -49,6 +49,34 @@ static const char *describe(const Thread *t, char *text, size_t size) {
     return text;
 }
 
+// The first thread at each mbarrier that is waited for.
+static bool report_mbarriers() {
+    constexpr unsigned most = 8;
+    const uint64_t *seen[most];
+    char text[1024];
+    unsigned n = 0;
+    size_t used = 0;
+    for (unsigned b = 0; b < n_blocks; b++)
+        for (unsigned i = 0; i < blocks[b].threads && n < most; i++) {
+            const Thread *t = blocks[b].thread[i];
+            if (t->state != State::at_mbarrier) continue;
+            unsigned k = 0;
+            while (k < n && seen[k] != t->mbarrier) k++;
+            if (k < n) continue;
+            seen[n++] = t->mbarrier;
+            char lacks[80];
+            mbarrier_describe(t->mbarrier, lacks, sizeof lacks);
+            used += (size_t)snprintf(
+                text + used, sizeof text - used,
+                "%smbarrier at %.40s:%d: thread %u of block %u waits for a phase that never ends%s",
+                used ? "; " : "", base_name(t->site.file), t->site.line, i, blocks[b].index.x,
+                lacks);
+            if (used >= sizeof text) used = sizeof text - 1;
+        }
+    if (n) fault("%s", text);
+    return n > 0;
+}
+
 // Nothing can run and not everything has finished.
 void report_stuck() {
     char text[256];
@@ -76,20 +104,14 @@ void report_stuck() {
             return;
         }
     }
-    for (unsigned b = 0; b < n_blocks; b++)
-        for (unsigned i = 0; i < blocks[b].threads; i++) {
-            const Thread *t = blocks[b].thread[i];
-            if (t->state != State::at_mbarrier) continue;
-            fault("mbarrier at %s:%d: thread %u of block %u waits for a phase that never ends",
-                  base_name(t->site.file), t->site.line, i, blocks[b].index.x);
-            return;
-        }
+    if (report_mbarriers()) return;
     for (unsigned b = 0; b < n_blocks; b++) {
         const Block &k = blocks[b];
         const Thread *waits = nullptr, *other = nullptr;
         for (unsigned i = 0; i < k.threads; i++) {
             const Thread *t = k.thread[i];
-            if (t->state == State::at_block || t->state == State::at_cluster)
+            if (t->state == State::at_block || t->state == State::at_group ||
+                t->state == State::at_cluster)
                 waits = t;
             else
                 other = t;

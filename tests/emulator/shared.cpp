@@ -105,13 +105,26 @@ unsigned cluster_size() {
     return n_blocks;
 }
 
-void *cluster_map(void *shared, unsigned rank) {
-    Block *b = current->block;
-    const size_t offset = static_cast<char *>(shared) - b->shared;
+void *shared_of_block(const void *shared, unsigned rank, const char *what, Site site) {
+    const Block *b = current->block;
+    const size_t offset = static_cast<const char *>(shared) - b->shared;
     if (offset >= b->shared_bytes || rank >= n_blocks)
-        FAULT_HERE("address outside shared memory, or rank %u in a cluster of %u", rank, n_blocks);
-    if (!blocks[rank].live) FAULT_HERE("block %u of the cluster has already finished", rank);
+        FAULT_HERE("%s at %s:%d: address outside shared memory, or rank %u in a cluster of %u",
+                   what, base_name(site.file), site.line, rank, n_blocks);
+    if (!blocks[rank].live)
+        FAULT_HERE("%s at %s:%d: block %u of the cluster has already finished", what,
+                   base_name(site.file), site.line, rank);
     return blocks[rank].shared + offset;
+}
+
+bool shared_holds(const Block *b, size_t at, size_t bytes) {
+    for (unsigned i = 0; i < b->carves; i++)
+        if (at >= b->offset[i] && at + bytes <= b->offset[i] + b->bytes[i]) return true;
+    return false;
+}
+
+void *cluster_map(void *shared, unsigned rank, Site site) {
+    return shared_of_block(shared, rank, "map of a cluster", site);
 }
 
 void copy_issue(void *dst, const void *src, size_t bytes, size_t valid) {
@@ -121,6 +134,7 @@ void copy_issue(void *dst, const void *src, size_t bytes, size_t valid) {
         FAULT_HERE("asynchronous copy of %zu bytes is misaligned", bytes);
     note_write(dst, bytes);
     memset(dst, 0xff, bytes);
+    proxy_brought(me->block, dst, bytes);
     me->copy[me->copies++] = Copy{static_cast<char *>(dst),
                                   static_cast<const char *>(src),
                                   (unsigned)bytes,
@@ -141,9 +155,7 @@ void copies_land(Thread *t, uint64_t before) {
         note_write(c.dst, c.bytes);
         memcpy(c.dst, c.src, c.valid);
         memset(c.dst + c.valid, 0, c.bytes - c.valid);
-        const size_t at = (size_t)(c.dst - t->block->shared);
-        if (at < t->block->shared_bytes)
-            t->block->landed[at / 16] = Landed{t->warp * 32 + t->lane, t->proxy_epoch};
+        proxy_copied(t, c.dst, c.bytes);
     }
     t->copies -= landed;
     memmove(t->copy, t->copy + landed, t->copies * sizeof *t->copy);

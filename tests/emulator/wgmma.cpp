@@ -11,8 +11,9 @@
 
 namespace tw::emu {
 
-constexpr int part_rows = 16, columns = 128, row_chunks = 2; // 16 elements
-constexpr int part_chunks = (part_rows + columns) * row_chunks;
+constexpr int part_rows = 16, row_chunks = 2; // 16 elements
+constexpr int most_columns = (int)max_columns;
+constexpr int part_chunks = (part_rows + most_columns) * row_chunks;
 
 // What a warp's part reads: chunks of 16 bytes, of A's rows first. They are compared, and D is
 // copied, without calls of the C library, which ThreadSanitizer looks into.
@@ -34,8 +35,6 @@ struct Warpgroup {
 };
 
 namespace {
-
-uint32_t last_epoch;
 
 struct Descriptor {
     unsigned start, leading, stride, base, width; // width: chunks in a row, 1 without swizzle
@@ -75,42 +74,39 @@ void check(const char *which, uint64_t bits, Site site) {
                    base_name(site.file), site.line, which, d.start, 128 * d.width);
 }
 
-// One chunk, which lies in a carve-out and whose copy, if one brought it, has been fenced (plain
-// stores are not followed).
-void read_chunk(uint64_t *to, unsigned at, Site site) {
+// Whether a product begins to read its operands, or ends.
+enum class Look { first, last };
+
+// One chunk, which lies in a carve-out.
+void read_chunk(uint64_t *to, unsigned at, Look look, Site site) {
     Block *b = current->block;
-    for (unsigned i = 0; i < b->carves; i++) {
-        if (at < b->offset[i] || at + 16 > b->offset[i] + b->bytes[i]) continue;
-        const Landed l = b->landed[at / 16];
-        if (l.epoch && l.thread < b->threads && b->thread[l.thread]->proxy_epoch == l.epoch)
-            FAULT_HERE("wgmma at %s:%d: no fence_async_proxy() of thread %u after its copy",
-                       base_name(site.file), site.line, l.thread);
-        note_read(b->shared + at, 16);
-        memcpy(to, b->shared + at, 16);
-        return;
-    }
-    FAULT_HERE("wgmma at %s:%d reads at %u of shared memory, which nobody has taken",
-               base_name(site.file), site.line, at);
+    if (!shared_holds(b, at, 16))
+        FAULT_HERE("wgmma at %s:%d reads at %u of shared memory, which nobody has taken",
+                   base_name(site.file), site.line, at);
+    if (look == Look::first) proxy_check(b, at, "wgmma", site);
+    note_read(b->shared + at, 16);
+    memcpy(to, b->shared + at, 16);
 }
 
 // The chunks of `count` rows from `first` on: of each row, or 8 rows of each k.
 void read_operand(uint64_t (*to)[2], uint64_t bits, bool by_columns, unsigned first, unsigned count,
-                  Site site) {
+                  Look look, Site site) {
     const Descriptor d = decode(bits);
     if (by_columns) {
         for (unsigned k = 0; k < 16; k++)
             for (unsigned c = 0; c < count / 8; c++)
-                read_chunk(*to++, column_chunk(d, k, first / 8 + c), site);
+                read_chunk(*to++, column_chunk(d, k, first / 8 + c), look, site);
     } else {
         for (unsigned row = 0; row < count; row++)
             for (unsigned c = 0; c < row_chunks; c++)
-                read_chunk(*to++, row_chunk(d, first + row, c), site);
+                read_chunk(*to++, row_chunk(d, first + row, c), look, site);
     }
 }
 
-void read_part(Bytes *to, const Product &p, unsigned warp, Site site) {
-    read_operand(to->chunk, p.a, p.a_columns, warp * part_rows, part_rows, site);
-    read_operand(to->chunk + part_rows * row_chunks, p.b, p.b_columns, 0, columns, site);
+void read_part(Bytes *to, const Product &p, unsigned warp, Look look, Site site) {
+    read_operand(to->chunk, p.a, p.a_columns, warp * part_rows, part_rows, look, site);
+    read_operand(to->chunk + part_rows * row_chunks, p.b, p.b_columns, 0, (unsigned)p.columns, look,
+                 site);
 }
 
 // Row by row, or turned around, as [k][row].
@@ -130,14 +126,15 @@ void unpack(const uint64_t (*chunk)[2], Mma kind, bool by_columns, double (*to)[
 }
 
 // Of local arrays alone, with constant bounds: there is nothing for a sanitizer to look at.
+template <int COLUMNS>
 __attribute__((no_sanitize("address", "undefined"))) void
-sum_products(const double (&a)[16][part_rows], const double (&b)[16][columns],
-             double (&sum)[part_rows][columns]) {
+sum_products(const double (&a)[16][part_rows], const double (&b)[16][COLUMNS],
+             double (&sum)[part_rows][COLUMNS]) {
     for (int row = 0; row < part_rows; row++) {
-        double mine[columns] = {};
+        double mine[COLUMNS] = {};
         for (int k = 0; k < 16; k++)
-            for (int col = 0; col < columns; col++) mine[col] += a[k][row] * b[k][col];
-        for (int col = 0; col < columns; col++) sum[row][col] = mine[col];
+            for (int col = 0; col < COLUMNS; col++) mine[col] += a[k][row] * b[k][col];
+        for (int col = 0; col < COLUMNS; col++) sum[row][col] = mine[col];
     }
 }
 
@@ -151,7 +148,7 @@ Share *share_of(Thread *t, float *d) {
 void give_back(Share *s, Site site) {
     volatile float *const d = s->d;
     uint32_t touched = 0;
-    for (int i = 0; i < 64; i++) {
+    for (unsigned i = 0; i < s->size; i++) {
         const float v = d[i];
         uint32_t bits;
         memcpy(&bits, &v, 4);
@@ -160,34 +157,42 @@ void give_back(Share *s, Site site) {
     if (touched)
         FAULT_HERE("wgmma at %s:%d: D was written while products were adding to it",
                    base_name(site.file), site.line);
-    for (int i = 0; i < 64; i++) d[i] = s->value[i];
+    for (unsigned i = 0; i < s->size; i++) d[i] = s->value[i];
 }
 
-bool same_bytes(const Bytes &a, const Bytes &b) {
+bool same_bytes(const Bytes &a, const Bytes &b, int chunks) {
     uint64_t differ = 0;
-    for (int i = 0; i < part_chunks; i++)
+    for (int i = 0; i < chunks; i++)
         differ |= (a.chunk[i][0] ^ b.chunk[i][0]) | (a.chunk[i][1] ^ b.chunk[i][1]);
     return !differ;
 }
 
-void finish_part(Thread **lanes, Started *s, unsigned warp) {
-    static Bytes now;
-    static double a[16][part_rows], b[16][columns], sum[part_rows][columns];
+template <int COLUMNS> void add_part(Thread **lanes, const Started *s, const Bytes &now) {
+    static double a[16][part_rows], b[16][COLUMNS], sum[part_rows][COLUMNS];
     const Product &p = s->product;
-    read_part(&now, p, warp, s->site);
-    if (!same_bytes(now, s->bytes[warp]))
-        FAULT_HERE("wgmma at %s:%d: its tiles changed while it read them", base_name(s->site.file),
-                   s->site.line);
     unpack<part_rows>(now.chunk, p.kind, p.a_columns, a);
-    unpack<columns>(now.chunk + part_rows * row_chunks, p.kind, p.b_columns, b);
-    sum_products(a, b, sum);
+    unpack<COLUMNS>(now.chunk + part_rows * row_chunks, p.kind, p.b_columns, b);
+    sum_products<COLUMNS>(a, b, sum);
     for (int l = 0; l < 32; l++) {
         Share *share = share_of(lanes[l], lanes[l]->products.d[s->serial % max_products]);
-        for (int i = 0; i < 64; i++)
+        for (int i = 0; i < COLUMNS / 2; i++)
             share->value[i] = (float)((double)share->value[i] +
                                       sum[l / 4 + i / 2 % 2 * 8][i / 4 * 8 + l % 4 * 2 + i % 2]);
         if (--share->products == 0) give_back(share, s->site);
     }
+}
+
+void finish_part(Thread **lanes, Started *s, unsigned warp) {
+    static Bytes now;
+    const Product &p = s->product;
+    read_part(&now, p, warp, Look::last, s->site);
+    if (!same_bytes(now, s->bytes[warp], (part_rows + p.columns) * row_chunks))
+        FAULT_HERE("wgmma at %s:%d: its tiles changed while it read them", base_name(s->site.file),
+                   s->site.line);
+    if (p.columns == 128)
+        add_part<128>(lanes, s, now);
+    else
+        add_part<256>(lanes, s, now);
     s->warps_done |= 1u << warp;
 }
 
@@ -206,8 +211,8 @@ Warpgroup *mine(Site site) {
 }
 
 bool same_product(const Product &a, const Product &b) {
-    return a.kind == b.kind && a.a == b.a && a.b == b.b && a.a_columns == b.a_columns &&
-           a.b_columns == b.b_columns;
+    return a.kind == b.kind && a.columns == b.columns && a.a == b.a && a.b == b.b &&
+           a.a_columns == b.a_columns && a.b_columns == b.b_columns;
 }
 
 struct WaitCall {
@@ -246,22 +251,10 @@ void wait_all(void *const *lanes) {
 } // namespace
 
 void products_open(Block *b) {
-    const size_t count = b->shared_bytes / 16 + 1;
-    if (b->landed_bytes < count * sizeof(Landed)) {
-        free(b->landed);
-        b->landed = static_cast<Landed *>(calloc(count, sizeof(Landed)));
-        b->landed_bytes = count * sizeof(Landed);
-        if (!b->landed) {
-            fprintf(stderr, "emulator: no memory for copies\n");
-            abort();
-        }
-    }
     for (Warpgroup *g : b->warpgroup)
         if (g) g->next = 0;
     for (unsigned i = 0; i < b->threads; i++) {
-        Thread *t = b->thread[i];
-        t->proxy_epoch = ++last_epoch;
-        Products &p = t->products;
+        Products &p = b->thread[i]->products;
         p.fenced = false;
         p.issued = p.done = 0;
         p.groups = p.groups_done = 0;
@@ -287,10 +280,6 @@ void products_close(Block *b) {
 unsigned shared_address(const void *p) {
     const Block *b = current->block;
     return (unsigned)(static_cast<const char *>(p) - b->shared);
-}
-
-void fence_async_proxy() {
-    current->proxy_epoch = ++last_epoch;
 }
 
 void wgmma_fence() {
@@ -323,15 +312,16 @@ void wgmma_multiply(const Product &product, float *d, Site site) {
     }
     if (!(s.warps >> warp & 1)) {
         s.warps |= 1u << warp;
-        read_part(&s.bytes[warp], product, warp, site);
+        read_part(&s.bytes[warp], product, warp, Look::first, site);
     }
     Share *share = share_of(me, d);
     for (Share &free : p.share) {
         if (share || free.products) continue;
         share = &free;
         share->d = d;
-        memcpy(share->value, d, sizeof share->value);
-        memset(d, 0xff, sizeof share->value);
+        share->size = (unsigned)product.columns / 2;
+        memcpy(share->value, d, share->size * sizeof *d);
+        memset(d, 0xff, share->size * sizeof *d);
     }
     if (!share) FAULT_HERE("products of wgmma add to more than four D of a thread");
     share->products++;

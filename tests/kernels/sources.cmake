@@ -2,6 +2,7 @@
 set(TW_KERNEL_TEST_FAMILIES
     wrappers
     mma
+    tma
     noise
     draw
     sampler

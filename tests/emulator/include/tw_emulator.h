@@ -20,6 +20,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct dim3 {
     unsigned x, y, z;
@@ -53,6 +54,8 @@ void set_max_cluster(unsigned blocks);
 unsigned max_cluster();
 void set_wgmma(bool there);
 bool with_wgmma();
+void set_tma(bool there);
+bool with_tma();
 // Number of launches so far: tests of fusions count them.
 uint64_t launches();
 // Takes every launch as a function to call when its turn comes (false: it reported a fault), where
@@ -78,6 +81,7 @@ bool run(const Launch &launch);
 
 void meet_block(Site site);
 void meet_cluster(Site site);
+void meet_group(unsigned id, unsigned threads, Site site);
 uint64_t meet_warp(Meet kind, uint32_t mask, uint64_t value, unsigned source, Site site);
 // A meeting of the whole warp at which the last lane to come calls act with what each lane brought.
 void meet_warp_act(void *mine, void (*act)(void *const *lanes), Site site);
@@ -86,9 +90,10 @@ void load_matrices(uint32_t *r, int count, bool transposed, const void *row, Sit
 // m x n products of fragments, added to c; see kernels/device/mma.cuh.
 enum class Mma { bf16, f16, tf32 };
 void multiply(Mma kind, float *c, const uint32_t *a, const uint32_t *b, int m, int n, Site site);
-// wgmma, see kernels/device/wgmma.cuh: d (64 x 128) += a b, told by descriptors.
+// wgmma, see kernels/device/wgmma.cuh: d (64 x columns) += a b, told by descriptors.
 struct Product {
     Mma kind;
+    int columns; // 128 or 256
     uint64_t a, b;
     bool a_columns, b_columns;
 };
@@ -98,10 +103,11 @@ void wgmma_fence();
 void wgmma_multiply(const Product &product, float *d, Site site);
 void wgmma_commit();
 void wgmma_wait(unsigned groups_left, Site site);
+void registers_set(unsigned count, bool more, Site site);
 void *shared_take(unsigned index, size_t bytes);
 unsigned cluster_rank();
 unsigned cluster_size();
-void *cluster_map(void *shared, unsigned rank);
+void *cluster_map(void *shared, unsigned rank, Site site);
 void copy_issue(void *dst, const void *src, size_t bytes, size_t valid);
 void copy_commit();
 void copy_wait(unsigned groups_left);
@@ -110,6 +116,23 @@ void mbarrier_init(uint64_t *word, unsigned arrivals, Site site);
 void mbarrier_arrive(uint64_t *word, Site site);
 void mbarrier_arrive_copies(uint64_t *word, Site site);
 void mbarrier_wait(uint64_t *word, unsigned parity, Site site);
+void mbarrier_fence_init();
+void mbarrier_expect(uint64_t *word, unsigned bytes, Site site);
+void mbarrier_arrive_block(uint64_t *word, unsigned rank, Site site);
+// See kernels/device/tma.cuh. What a tensor map of 128 bytes holds here; stride[0] is not used.
+struct Tensor {
+    const unsigned char *base;
+    unsigned element, swizzle; // bytes; as wgmma's descriptors name it
+    int rank;
+    uint64_t size[5], stride[5];
+    uint32_t box[5], step[5];
+};
+// Null, or why the driver would refuse.
+const char *tensor_map(const Tensor &tensor, void *map);
+void tma_prefetch(const void *map, Site site);
+// `blocks`: bits of the cluster's blocks that get the box, 0 for the running one alone.
+void tma_load(void *shared, const void *map, uint64_t *word, const int *at, int rank,
+              unsigned blocks, Site site);
 
 inline unsigned lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31u;
@@ -126,6 +149,9 @@ namespace tw {
 
 inline void sync_block(TW_EMU_SITE) {
     emu::meet_block(emu::Site{file, line});
+}
+inline void sync_group(unsigned id, unsigned threads, TW_EMU_SITE) {
+    emu::meet_group(id, threads, emu::Site{file, line});
 }
 inline void sync_warp(uint32_t mask, TW_EMU_SITE) {
     emu::meet_warp(emu::Meet::sync, mask, 0, 0, emu::Site{file, line});
@@ -217,8 +243,8 @@ inline unsigned cluster_size() {
 inline void sync_cluster(TW_EMU_SITE) {
     emu::meet_cluster(emu::Site{file, line});
 }
-template <typename T> inline T *cluster_map(T *shared, unsigned rank) {
-    return static_cast<T *>(emu::cluster_map(shared, rank));
+template <typename T> inline T *cluster_map(T *shared, unsigned rank, TW_EMU_SITE) {
+    return static_cast<T *>(emu::cluster_map(shared, rank, emu::Site{file, line}));
 }
 
 // ---- kernels/device/launch.cuh ------------------------------------------------------------------
