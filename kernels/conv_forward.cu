@@ -1,6 +1,6 @@
 // Convolution forward: an implicit matrix product over output pixels, output channels and taps.
 #include "conv_few.cuh"
-#include "conv_phases.cuh"
+#include "conv_specialised.cuh"
 
 namespace tw {
 namespace {
@@ -89,6 +89,11 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->product.classes = 1;
     c->product.columns = a.out_channels;
     c->product.k = c->size.k;
+    c->product.w = (int)c->size.out_w;
+    c->product.h = (int)c->size.out_h;
+    c->product.apart = a.stride;
+    c->product.steps = box_steps((int64_t)a.kernel_h * a.kernel_w, a.channels, a.channels2);
+    c->product.describable = !a.upsample;
     c->tile = choose(a, c->product);
     const ConvInput in = input_of(a, *c);
     if (takes_few_inputs(a, in)) {
@@ -109,7 +114,9 @@ int64_t common(int64_t a, int64_t b) {
 int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
     if (a.groups < 1 || a.out_channels % a.groups || c.way == Way::few_outputs) return 0;
     const bool split = c.tile.splits > 1;
-    const int bm = split ? gather_size : c.tile.bm, bn = split ? gather_size : c.tile.bn;
+    const bool boxes = c.tile.tile == TWK_TILE_128X256_TMA && !split;
+    const int bm = split ? gather_size : boxes ? boxed_chunk : c.tile.bm;
+    const int bn = split ? gather_size : c.tile.bn;
     if (bn % (a.out_channels / a.groups)) return 0;
     int64_t h = c.size.out_h, w = c.size.out_w;
     if (c.way == Way::phases && !split) { // a tile's pixels are of one class; all have as many
@@ -117,6 +124,12 @@ int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
         if (h % y.classes || w % x.classes) return 0;
         h /= y.classes;
         w /= x.classes;
+    }
+    if (boxes) { // the pixels of a box that are of one image
+        const PixelBox &box = c.tile.box;
+        if (h % box.h || w % box.w) return 0;
+        h = box.h;
+        w = box.w;
     }
     const int64_t rows = common(h * w, bm);
     return rows < 8 && rows < h * w ? 0 : rows; // more would be a flood
@@ -156,6 +169,19 @@ Epilogue epilogue_of(const twk_conv_args &a, const Choice &c) {
     e.rows_per_partial = a.partial ? (int)rows_of_partial(a, c) : 1;
     e.n_partials = area / e.rows_per_partial;
     return e;
+}
+
+twk_status launch_plain_boxes(const twk_conv_args &a, const Choice &c, const Epilogue &e,
+                              twk_stream stream) {
+    BoxedConv b = {};
+    b.classes_y = b.classes_x = 1;
+    b.y[0] = {(int)c.size.out_h, a.kernel_h, a.pad_top};
+    b.x[0] = {(int)c.size.out_w, a.kernel_w, a.pad_left};
+    b.out_h = b.y[0].size;
+    b.out_w = b.x[0].size;
+    const BoxWeights w = {a.weight, (int64_t)a.kernel_h * a.kernel_w, a.channels + a.channels2,
+                          c.size.k, c.size.k};
+    return with_boxes(a, c.product, c.tile, &b, input_of(a, c), w, e, stream);
 }
 
 template <typename TILE, bool WIDE>
@@ -200,7 +226,7 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
     Choice c = {};
     TW_REQUIRE(is_format(a.format), "convolution: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "convolution: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "convolution: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X256_TMA, "convolution: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c.size), "convolution: sizes, strides and padding leave no output");
     if (!choose(a, &c)) return fail(TWK_UNSUPPORTED, "convolution: more than 2^30 pixels or taps");
     TW_REQUIRE(a.x && a.weight && a.y, "convolution: x, weight and y are needed");
@@ -214,9 +240,13 @@ extern "C" twk_status twk_conv_forward(const twk_conv_args *args, twk_stream str
     TW_REQUIRE(!needed || (a.workspace && aligned_16(a.workspace) && a.workspace_bytes >= needed),
                "convolution: needs more workspace, at a multiple of 16 bytes");
     const Epilogue e = epilogue_of(a, c);
-    if (c.way == Way::phases) return launch_phases(a, c.phases, e, stream);
+    const bool boxes = c.tile.tile == TWK_TILE_128X256_TMA;
+    if (c.way == Way::phases)
+        return boxes ? launch_boxed_phases(a, c.phases, e, stream)
+                     : launch_phases(a, c.phases, e, stream);
     if (c.way == Way::few_inputs) return launch_few_inputs(a, input_of(a, c), e, stream);
     if (c.way == Way::few_outputs) return launch_few_outputs(a, input_of(a, c), e, stream);
+    if (boxes) return launch_plain_boxes(a, c, e, stream);
     return with_tile(a, c.tile.tile, c.product.wide, [&](auto tile, auto wide) {
         return launch<decltype(tile), decltype(wide)::value>(c, input_of(a, c), e, stream);
     });

@@ -1,7 +1,7 @@
 // The gradient of a convolution's input: a convolution of dy in as many classes of pixels as the
 // stride makes, see conv_phases.cuh.
 #include "conv_few.cuh"
-#include "conv_phases.cuh"
+#include "conv_specialised.cuh"
 
 namespace tw {
 namespace {
@@ -103,7 +103,7 @@ extern "C" twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_str
     Choice c;
     TW_REQUIRE(is_format(a.format), "input gradient: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "input gradient: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "input gradient: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X256_TMA, "input gradient: unknown tile");
     TW_REQUIRE(sizes_fit(a, &s), "input gradient: sizes, strides and padding leave no output");
     TW_REQUIRE(!a.silu, "input gradient: of the convolution alone, without silu");
     TW_REQUIRE(a.dy && a.weight, "input gradient: dy and weight are needed");
@@ -118,6 +118,8 @@ extern "C" twk_status twk_conv_input_gradient(const twk_conv_args *args, twk_str
                    a.workspace_bytes >= plan.weight_bytes + plan.slice_bytes,
                "input gradient: needs more workspace, at a multiple of 16 bytes");
     const ImageGradient e = epilogue_of(a, plan);
+    if (c.way == Way::phases && plan.tile.tile == TWK_TILE_128X256_TMA)
+        return launch_boxed_phases(a, plan, e, stream);
     if (c.way == Way::phases) return launch_phases(a, plan, e, stream);
     const twk_status laid = lay_weights(a, plan, stream);
     if (laid != TWK_OK) return laid;

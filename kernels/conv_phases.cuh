@@ -73,8 +73,9 @@ struct Phases {
     int round;              // rows of weights are whole multiples of this many elements apart
 };
 
-TW_BOTH int row_elements(const Phases &p, int k) {
-    return ceil_div(k, p.round) * p.round;
+// From one row of a class's weights to the next: as many in every class.
+TW_BOTH int row_elements(const Phases &p, int channels) {
+    return ceil_div(most_taps(p.y) * most_taps(p.x) * channels, p.round) * p.round;
 }
 
 // What the weights are laid down from: element (column, source channel, tap) lies at
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(laying_threads, 4)
     sync_block();
     T *const to = static_cast<T *>(in.to) + (cy * p.x.classes + cx) * p.class_elements +
                   (int64_t)(ty * x.taps + tx) * in.channels;
-    const int row = row_elements(p, y.taps * x.taps * in.channels);
+    const int row = row_elements(p, in.channels);
     for (int i = (int)threadIdx.x; i < n * n; i += laying_threads) {
         const int column = column0 + i / n, channel = channel0 + i % n;
         if (column < in.columns && channel < in.channels)
@@ -165,7 +166,7 @@ TW_BOTH ConvInput input_of_class(const ConvInput &all, const Phases &p, int cy, 
     in.pad_top = y.pad;
     in.pad_left = x.pad;
     in.k = in.kernel_h * in.kernel_w * in.channels;
-    in.k_row = row_elements(p, in.k);
+    in.k_row = row_elements(p, in.channels);
     in.weight = static_cast<const unsigned char *>(all.weight) +
                 (cy * p.x.classes + cx) * p.class_elements * element_bytes;
     return in;
@@ -239,7 +240,7 @@ inline bool complete(const twk_conv_args &a, PhasePlan *plan) {
     int64_t k, all;
     if (__builtin_mul_overflow(taps, (int64_t)plan->in.channels, &k) || k > most || classes > most)
         return false;
-    p.class_elements = row_elements(p, (int)k) * columns;
+    p.class_elements = row_elements(p, plan->in.channels) * columns;
     if (__builtin_mul_overflow(p.class_elements, classes * bytes, &all)) return false;
     plan->weight_bytes = ((size_t)all + 255) / 256 * 256;
     plan->product.rows =
@@ -247,6 +248,12 @@ inline bool complete(const twk_conv_args &a, PhasePlan *plan) {
     plan->product.classes = classes;
     plan->product.columns = columns;
     plan->product.k = k;
+    plan->product.w = ceil_div(p.x.size, p.x.classes);
+    plan->product.h = ceil_div(p.y.size, p.y.classes);
+    plan->product.apart = plan->in.stride;
+    plan->product.steps =
+        box_steps(taps, plan->in.channels1, plan->in.channels - plan->in.channels1);
+    plan->product.describable = p.y.classes <= box_classes && p.x.classes <= box_classes;
     plan->tile = choose(a, plan->product);
     plan->slice_bytes = plan->tile.splits == 1
                             ? 0

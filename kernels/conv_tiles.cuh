@@ -3,6 +3,7 @@
 #pragma once
 
 #include "conv.cuh"
+#include "conv_box.cuh"
 #include "gemm_tiles.cuh"
 
 namespace tw {
@@ -84,7 +85,17 @@ using TilePlain = Tile<float, 128, 64, 4, 3>;
 struct Product {
     int64_t rows, classes, columns, k;
     bool wide; // A comes in chunks of 16 bytes
+    // For boxes of pixels, see boxes_refused: a class's pixels, the input's that lie between two
+    // neighbours, tiles of 64 along K.
+    int w = 0, h = 0, apart = 1, steps = 0;
+    bool describable = false;
 };
+
+// Tiles of 64 along K where a tile lies within one tap and one tensor.
+inline int box_steps(int64_t taps, int channels1, int channels2) {
+    const int64_t steps = taps * (ceil_div(channels1, 64) + ceil_div(channels2, 64));
+    return (int)smaller<int64_t>(steps, 0x3fffffff);
+}
 
 inline int64_t blocks_of(const Product &p, int bm, int bn) {
     return p.classes * ceil_div<int64_t>(p.rows, bm) * ceil_div<int64_t>(p.columns, bn);
@@ -94,7 +105,21 @@ struct TileChoice {
     twk_tile tile;
     int bm, bn, splits;
     int tiles; // along K
+    PixelBox box = {0, 0, 0};
 };
+
+// Why TWK_TILE_128X256_TMA cannot serve a call, or NULL.
+inline const char *boxes_refused(const twk_conv_args &a, const Product &p) {
+    if (a.format == TWK_F32) return "convolution: boxes of pixels are for bf16 and fp16";
+    if (!p.wide) return "convolution: boxes of pixels need aligned channels";
+    if (!p.describable)
+        return "convolution: boxes of pixels: an image read enlarged, or too many classes of them";
+    if (p.apart > 8) return "convolution: boxes of pixels: a stride above 8";
+    if (!device_limits().tma || device_limits().shared < 227 * 1024)
+        return "convolution: boxes of pixels need TMA and wgmma: compute capability 9.0 and its "
+               "code";
+    return nullptr;
+}
 
 // 128 x 128 needs the fewest bytes of shared memory a product; 64 x 64 gives four times the blocks
 // where the image is small, and is the only one that gathers unaligned channels; 128 x 16 wastes
@@ -115,7 +140,34 @@ inline int choose_splits(int tiles, int64_t blocks) {
     return (int)larger<int64_t>(1, smaller(wanted, most));
 }
 
+// By boxes of pixels, in as many parts as are asked for or best.
+inline TileChoice choose_boxes(const twk_conv_args &a, const Product &p) {
+    TileChoice c = {};
+    c.tile = TWK_TILE_128X256_TMA;
+    c.bm = box_pixels;
+    c.bn = 128;
+    c.tiles = p.steps;
+    c.box = choose_box(p.w, p.h, a.batch, p.apart);
+    const int64_t count =
+        p.classes * boxes_of(c.box, p.w, p.h, a.batch) * ceil_div<int64_t>(p.columns, c.bn);
+    c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
+                            : specialised_splits(count, c.tiles, p.rows * p.classes * p.columns);
+    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    return c;
+}
+
+inline bool boxes_pay(const Product &p, const TileChoice &boxes, const TileChoice &other,
+                      int64_t images) {
+    const int64_t elements = p.rows * p.classes * p.columns;
+    const int64_t count =
+        p.classes * boxes_of(boxes.box, p.w, p.h, images) * ceil_div<int64_t>(p.columns, boxes.bn);
+    return specialised_cycles(count, boxes.tiles, boxes.splits, elements) <
+           shared_cycles(is_large(other.tile), blocks_of(p, other.bm, other.bn), other.tiles,
+                         other.splits, elements);
+}
+
 inline TileChoice choose(const twk_conv_args &a, const Product &p) {
+    if (a.tile == TWK_TILE_128X256_TMA) return choose_boxes(a, p);
     TileChoice c = {};
     c.tile = choose_tile(a, p);
     c.bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
@@ -124,7 +176,10 @@ inline TileChoice choose(const twk_conv_args &a, const Product &p) {
     c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
                             : choose_splits(c.tiles, blocks_of(p, c.bm, c.bn));
     c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
-    return c;
+    if (!specialised_tiles || a.tile != TWK_TILE_AUTO || p.columns <= 64 || boxes_refused(a, p))
+        return c;
+    const TileChoice boxes = choose_boxes(a, p);
+    return boxes_pay(p, boxes, c, a.batch) ? boxes : c;
 }
 
 // Calls f with the tile's type and whether A is wide.

@@ -24,13 +24,37 @@ struct Epilogue {
     int groups, group_columns, rows_per_partial, n_partials;
 };
 
+// The threads that share an epilogue: the whole block, or its first COUNT threads, which meet at a
+// barrier of their own.
+struct WholeBlock {
+    static TW_DEVICE int threads() { return (int)blockDim.x; }
+    static TW_DEVICE void sync() { sync_block(); }
+};
+template <int COUNT> struct FirstThreads {
+    static TW_DEVICE int threads() { return COUNT; }
+    static TW_DEVICE void sync() { sync_group(1, COUNT); }
+};
+
+// V of a tile's sums. Eight are read as two halves, every fourth lane the other way around, so that
+// eight neighbouring lanes read from all banks.
+template <int V> TW_DEVICE void read_sums(const float *d, float (&v)[V]) {
+    static_assert(V == 4 || V == 8, "16 bytes of a format");
+    const unsigned flip = V == 8 ? threadIdx.x >> 2 & 1u : 0u;
+    Bytes16 half[V / 4];
+#pragma unroll
+    for (unsigned i = 0; i < V / 4; i++)
+        half[i] = *reinterpret_cast<const Bytes16 *>(d + ((i ^ flip) << 2));
+#pragma unroll
+    for (int i = 0; i < V; i++)
+        v[i] = bits_to_float(flip ? half[V / 4 - 1 - i / 4].word[i % 4] : half[i / 4].word[i % 4]);
+}
+
 template <bool WIDE, typename T>
 TW_DEVICE void finish_vector(const Epilogue &e, float *d, int row, int column, int count) {
     constexpr int V = per_16<T>;
     const int64_t at = (int64_t)row * e.columns + column;
     float v[V], other[V];
-#pragma unroll
-    for (int i = 0; i < V; i++) v[i] = d[i];
+    read_sums(d, v);
     if (e.bias) {
 #pragma unroll
         for (int i = 0; i < V; i++) v[i] += i < count ? e.bias[column + i] : 0.0f;
@@ -61,16 +85,19 @@ TW_DEVICE void finish_vector(const Epilogue &e, float *d, int row, int column, i
 }
 
 // Statistics of the tile's values: a warp takes one group over rows_per_partial rows at a time. The
-// rows of a partial belong to one sample and lie in one tile, and so do a group's columns.
-template <int BM, int BN, int LD>
-TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int row0, int column0) {
-    const int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32;
+// rows of a partial belong to one sample and lie in one tile, and so do a group's columns. parts
+// says which of all partials begins at a row of the tile.
+template <int BM, int BN, int LD, typename PARTS, typename TEAM>
+TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int column0, const PARTS &parts,
+                                TEAM team) {
+    const int lane = (int)threadIdx.x % 32, warps = team.threads() / 32;
     const int across = BN / e.group_columns, pieces = BM / e.rows_per_partial * across;
     const int count = e.rows_per_partial * e.group_columns;
     for (int piece = (int)threadIdx.x / 32; piece < pieces; piece += warps) {
         const int row = piece / across * e.rows_per_partial;
         const int column = piece % across * e.group_columns;
-        if (row0 + row >= e.rows || column0 + column >= e.columns) continue;
+        const int part = parts(row);
+        if (part < 0 || column0 + column >= e.columns) continue;
         const float *const from = d + row * LD + column;
         float sum = 0.0f, m2 = 0.0f;
         for (int i = lane; i < count; i += 32)
@@ -82,11 +109,8 @@ TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int row0, int
         }
         m2 = warp_sum(m2);
         if (lane) continue;
-        const int sample = (row0 + row) / e.rows_per_sample;
-        const int part = (row0 + row - sample * e.rows_per_sample) / e.rows_per_partial;
         const int group = (column0 + column) / e.group_columns;
-        e.partial[((int64_t)sample * e.n_partials + part) * e.groups + group] =
-            twk_moments{mean, m2};
+        e.partial[(int64_t)part * e.groups + group] = twk_moments{mean, m2};
     }
 }
 
@@ -96,12 +120,25 @@ struct RowsBelow {
     TW_DEVICE int operator()(int row) const { return row0 + row < rows ? row0 + row : -1; }
 };
 
+// Their partials, or -1.
+struct PartsBelow {
+    int row0, rows, rows_per_sample, rows_per_partial, n_partials;
+    TW_DEVICE PartsBelow(const Epilogue &e, int row0_)
+        : row0(row0_), rows(e.rows), rows_per_sample(e.rows_per_sample),
+          rows_per_partial(e.rows_per_partial), n_partials(e.n_partials) {}
+    TW_DEVICE int operator()(int row) const {
+        if (row0 + row >= rows) return -1;
+        const int sample = (row0 + row) / rows_per_sample;
+        return sample * n_partials + (row0 + row - sample * rows_per_sample) / rows_per_partial;
+    }
+};
+
 // d is [BM][LD] in shared memory, its first element that of (row0, column0). An epilogue E is
 // anything that finish_vector and finish_statistics take.
-template <typename T, int BM, int BN, int LD, typename E, typename ROWS>
-TW_DEVICE void finish_rows(const E &e, float *d, int column0, const ROWS &rows) {
+template <typename T, int BM, int BN, int LD, typename E, typename ROWS, typename TEAM = WholeBlock>
+TW_DEVICE void finish_rows(const E &e, float *d, int column0, const ROWS &rows, TEAM team = {}) {
     constexpr int V = per_16<T>, across = BN / V;
-    for (int i = (int)threadIdx.x; i < BM * across; i += (int)blockDim.x) {
+    for (int i = (int)threadIdx.x; i < BM * across; i += team.threads()) {
         const int row = rows(i / across), column = column0 + i % across * V;
         const int count = smaller(V, e.columns - column);
         if (row < 0 || count <= 0) continue;
@@ -117,7 +154,7 @@ template <int BM, int BN, int LD>
 TW_DEVICE void finish_statistics(const Epilogue &e, const float *d, int row0, int column0) {
     if (!e.partial) return;
     sync_block();
-    leave_statistics<BM, BN, LD>(e, d, row0, column0);
+    leave_statistics<BM, BN, LD>(e, d, column0, PartsBelow(e, row0), WholeBlock{});
 }
 
 template <typename T, int BM, int BN, int LD, typename E>
@@ -127,9 +164,10 @@ TW_DEVICE void finish_tile(const E &e, float *d, int row0, int column0) {
 }
 
 // The tile as part of slice `split`.
-template <int BM, int BN, int LD, typename E, typename ROWS>
-TW_DEVICE void leave_rows(const E &e, const float *d, int column0, int split, const ROWS &rows) {
-    for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
+template <int BM, int BN, int LD, typename E, typename ROWS, typename TEAM = WholeBlock>
+TW_DEVICE void leave_rows(const E &e, const float *d, int column0, int split, const ROWS &rows,
+                          TEAM team = {}) {
+    for (int i = (int)threadIdx.x; i < BM * BN; i += team.threads()) {
         const int row = rows(i / BN), column = column0 + i % BN;
         if (row < 0 || column >= e.columns) continue;
         e.slices[((int64_t)split * e.rows + row) * e.columns + column] = d[i / BN * LD + i % BN];

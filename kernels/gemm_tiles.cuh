@@ -20,4 +20,40 @@ inline twk_tile large_tile(twk_format format, int64_t blocks) {
     return wgmma ? TWK_TILE_128X128_WGMMA : TWK_TILE_128X128;
 }
 
+// Whether TWK_TILE_128X256_TMA is ever chosen by the shape.
+constexpr bool specialised_tiles = true;
+
+// Cycles that a product is predicted to take by each kind of tile, for the choice alone; README.md
+// has the rates. `count` tiles of D, their sums in `splits` parts of `steps` tiles along K in all;
+// D has `elements`.
+inline int64_t gather_cycles(int splits, int64_t elements) {
+    return splits == 1 ? 0 : 4000 + 8 * splits * elements / 5120; // to L2 and back
+}
+// 64 along K are 1024 cycles, from L2 1264, which goes on while a tile is finished.
+inline int64_t specialised_cycles(int64_t count, int steps, int splits, int64_t elements) {
+    const int64_t rounds = ceil_div<int64_t>(count * splits, device_limits().processors);
+    const int64_t along_k = ceil_div(steps, splits);
+    return rounds * (larger(1264 * along_k, 1024 * along_k + 4000) + 1000) +
+           gather_cycles(splits, elements);
+}
+// 128 x 128 by wgmma, two on a processor, or 64 x 64, four: one is finished while others multiply.
+inline int64_t shared_cycles(bool large, int64_t count, int steps, int splits, int64_t elements) {
+    const int64_t processors = device_limits().processors, all = count * splits;
+    const int64_t resident = large ? 2 : 4;
+    const int64_t rounds = ceil_div(all, resident * processors);
+    const int64_t together = smaller(resident, ceil_div(all, processors));
+    const int64_t step = large ? (together == 1 ? 570 : 850) : larger<int64_t>(250, 160 * together);
+    return rounds * (step * ceil_div(steps, splits) + 1500) + gather_cycles(splits, elements);
+}
+
+// Parts of a sum of `steps` tiles along K by TWK_TILE_128X256_TMA that take least time.
+inline int specialised_splits(int64_t count, int steps, int64_t elements) {
+    int best = 1;
+    for (int s = 2; s <= smaller(16, steps / 4); s++)
+        if (specialised_cycles(count, steps, s, elements) <
+            specialised_cycles(count, steps, best, elements))
+            best = s;
+    return best;
+}
+
 } // namespace tw

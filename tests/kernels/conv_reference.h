@@ -42,10 +42,31 @@ inline std::string str(const ConvCase &z) {
     return text;
 }
 
+// Whether TWK_TILE_128X256_TMA runs here.
+inline bool boxes_here() {
+    static const bool here = [] {
+        const Tensor x = random_tensor(TWK_BF16, 64), weight = random_tensor(TWK_BF16, 64);
+        const Tensor y(TWK_BF16, 64);
+        twk_conv_args a = {};
+        a.batch = a.h = a.kernel_h = a.kernel_w = a.stride = 1;
+        a.w = a.channels = a.out_channels = 8;
+        a.format = TWK_BF16;
+        a.x = x.data();
+        a.weight = weight.data();
+        a.y = y.data();
+        a.tile = TWK_TILE_128X256_TMA;
+        const bool served = twk_conv_forward(&a, nullptr) != TWK_UNSUPPORTED;
+        synchronize();
+        return served;
+    }();
+    return here;
+}
+
 // Whether a tile multiplies in this arithmetic, here.
 inline bool serves(twk_tile tile, Math math) {
-    if (tile != TWK_TILE_128X128_WGMMA) return true;
-    return (math == Math::bf16 || math == Math::f16) && wgmma_here();
+    if (tile != TWK_TILE_128X128_WGMMA && tile != TWK_TILE_128X256_TMA) return true;
+    if (math != Math::bf16 && math != Math::f16) return false;
+    return tile == TWK_TILE_128X256_TMA ? boxes_here() : wgmma_here();
 }
 
 // Multiples of 2^-24 times the terms: fp32 sums; and where weights are added before they are

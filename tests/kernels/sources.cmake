@@ -12,6 +12,7 @@ set(TW_KERNEL_TEST_FAMILIES
     optimizer
     conv
     conv_gradient
+    conv_box
     conv_weight
     gemm
     block
