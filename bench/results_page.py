@@ -31,6 +31,7 @@ KERNELS = {
               "time embedding", "weighted MSE", "bias and vector gradients"],
     "conv": ["convolution forward (fp32 also as tf32, 16 bits also by wgmma)"],
     "conv_gradient": ["convolution input gradient (fp32 also as tf32, 16 bits also by wgmma)"],
+    "conv_box": ["convolution forward and input gradient by TMA and wgmma (16 bits)"],
     "conv_weight": ["convolution weight gradient (fp32 also as tf32, 16 bits also by wgmma)"],
     "gemm": ["batched matrix products (fp32 also as tf32, 16 bits also by wgmma)"],
     "attention": ["attention forward (fp32 also as tf32)",

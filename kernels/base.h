@@ -49,7 +49,7 @@ typedef enum twk_tile {
     TWK_TILE_16X128 = 5,        /* weights' gradients alone: of few output channels, */
     TWK_TILE_128X32 = 6,        /* of few input channels */
     TWK_TILE_128X128_WGMMA = 7, /* bf16 and fp16, aligned, on compute capability 9.0 */
-    TWK_TILE_128X256_TMA = 8,   /* the same: 128 output channels by 256 pixels */
+    TWK_TILE_128X256_TMA = 8,   /* the same: 128 output channels by 256 pixels or columns */
 } twk_tile;
 
 #ifdef __cplusplus

@@ -55,9 +55,9 @@ size_t twk_conv_workspace(const twk_conv_args *args);
 /* With fold, the weights of taps that fall on one pixel before it is upsampled are added first, in
  * fp32, and rounded to the format (for tf32 to its 10 bits): 3 x 3 becomes four convolutions 2 x 2,
  * one for each pixel that a pixel turns into, with 2.25 times fewer products; eps_format times the
- * sum of the terms' magnitudes comes on top of the error. A partial's pixels are then of one such
- * convolution and not neighbours, unless the sum is split; a sample's partials cover it once all
- * the same. */
+ * sum of the terms' magnitudes comes on top of the error. A partial's pixels are of one such
+ * convolution then, and with TWK_TILE_128X256_TMA of a part of the image's width: not neighbours,
+ * unless the sum is split; a sample's partials cover it once all the same. */
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
 
 /* dx = dx_add + scale dy * weight, spread as the taps gathered, and dx2 likewise; x is not read.

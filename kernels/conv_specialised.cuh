@@ -75,6 +75,8 @@ template <typename TILE, typename E> class BoxedWork {
     using T = typename TILE::Storage;
 
   public:
+    static constexpr bool looks = false;
+
     // pixels: TILE::bn of shared memory.
     TW_DEVICE BoxedWork(const BoxedConv &in, const BoxMaps &maps, const E &e, int *pixels)
         : in_(in), maps_(maps), e_(e), pixels_(pixels) {}
@@ -165,6 +167,10 @@ __global__ void __launch_bounds__(TILE::threads, 1)
         float *turned = arena.take<float>(TILE::chunk * TILE::ld);
         Mbarrier *barriers = arena.take<Mbarrier>(2 * TILE::stages);
         int *pixels = arena.take<int>(TILE::bn);
+        if (threadIdx.x == TILE::workers) {
+            tma_prefetch(&weights);
+            tma_prefetch(&image);
+        }
         BoxedWork<TILE, E> work(in, BoxMaps{&weights, &image, &image2}, e, pixels);
         run_specialised<TILE>(memory, turned, barriers, work);
     }

@@ -1,5 +1,6 @@
 // Convolution, gradient of its weights and bias.
 #include "conv_tiles.cuh"
+#include "conv_weight_boxed.cuh"
 #include "conv_weight_gradient.cuh"
 #include "slices.cuh"
 
@@ -52,6 +53,8 @@ struct Choice {
     bool turned, wide_x, wide_dy;
     int64_t rows, columns, pixels; // of the product; pixels are K
     int bm, bn, splits, tiles;
+    int across;   // tiles along the columns
+    PixelBox box; // of TWK_TILE_128X256_TMA
 };
 
 // Where output channels are few and a tap sees all of dy, every pixel under itself.
@@ -85,7 +88,47 @@ void choose_sizes(twk_tile tile, Choice *c) {
 }
 
 int64_t bias_parts(const Choice &c) {
-    return c.splits * (c.turned ? 1 : ceil_div<int64_t>(c.columns, c.bn));
+    return (int64_t)c.splits * (c.turned ? 1 : c.across);
+}
+
+int64_t blocks_of(const Choice &c) {
+    return ceil_div<int64_t>(c.rows, c.bm) * c.across;
+}
+
+// The sum in as many parts as are asked for, or best.
+void split_pixels(const twk_conv_args &a, Choice *c) {
+    const int64_t blocks = blocks_of(*c), elements = c->rows * c->columns;
+    const int resident = is_large(c->tile) ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
+    if (a.splits > 0)
+        c->splits = smaller(smaller(a.splits, c->tiles), 65535);
+    else if (c->tile == TWK_TILE_128X256_TMA)
+        c->splits = specialised_parts(blocks, c->tiles, elements);
+    else
+        c->splits = choose_parts(blocks, resident, c->tiles, elements);
+    c->splits = ceil_div(c->tiles, ceil_div(c->tiles, c->splits)); // none is empty
+}
+
+// By boxes of pixels.
+Choice boxed(const twk_conv_args &a, Choice c) {
+    const int classes = gradient_classes(a);
+    c.tile = TWK_TILE_128X256_TMA;
+    c.bm = 128;
+    c.bn = 256;
+    c.box = choose_gradient_box((int)ceil_div<int64_t>(c.size.out_w, classes),
+                                (int)ceil_div<int64_t>(c.size.out_h, classes), a.batch,
+                                larger(gradient_apart(a), classes));
+    c.tiles = gradient_steps(a, c.size, c.box);
+    c.across = gradient_across(a);
+    split_pixels(a, &c);
+    return c;
+}
+
+// Whether they are predicted to take less time.
+bool boxes_pay(const Choice &boxes, const Choice &other) {
+    const int64_t elements = boxes.rows * boxes.columns;
+    return specialised_cycles(blocks_of(boxes), boxes.tiles, boxes.splits, elements) <
+           shared_cycles(is_large(other.tile), blocks_of(other), other.tiles, other.splits,
+                         elements);
 }
 
 // False where the sizes do not fit.
@@ -98,6 +141,8 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->wide_x =
         a.channels % per == 0 && a.channels2 % per == 0 && aligned_16(a.x) && aligned_16(a.x2);
     c->wide_dy = a.out_channels % per == 0 && aligned_16(a.dy);
+    const bool wide = c->wide_x && c->wide_dy;
+    const bool boxes = !gradient_boxes_refused(a, wide);
     c->turned = may_turn(a, *c);
     c->rows = c->turned ? a.channels : a.out_channels;
     c->columns = c->turned ? c->size.k / a.channels * a.out_channels : c->size.k;
@@ -105,11 +150,15 @@ bool choose(const twk_conv_args &a, Choice *c) {
     c->tiles = (int)ceil_div<int64_t>(c->pixels, tile_row_bytes / (int)format_bytes(a.format));
     c->tile = choose_tile(a, *c);
     choose_sizes(c->tile, c);
-    const int64_t blocks = ceil_div<int64_t>(c->rows, c->bm) * ceil_div<int64_t>(c->columns, c->bn);
-    const int resident = is_large(c->tile) ? 2 : c->tile == TWK_TILE_128X64 ? 3 : 4;
-    c->splits = a.splits > 0 ? smaller(smaller(a.splits, c->tiles), 65535)
-                             : choose_parts(blocks, resident, c->tiles, c->rows * c->columns);
-    c->splits = ceil_div(c->tiles, ceil_div(c->tiles, c->splits)); // none is empty
+    c->across = (int)ceil_div<int64_t>(c->columns, c->bn);
+    split_pixels(a, c);
+    if (a.tile == TWK_TILE_128X256_TMA && boxes) {
+        *c = boxed(a, *c);
+    } else if (specialised_tiles && a.tile == TWK_TILE_AUTO && boxes && !c->turned &&
+               c->rows > 64 && c->columns > 64) {
+        const Choice other = boxed(a, *c);
+        if (boxes_pay(other, *c)) *c = other;
+    }
     return c->rows * c->columns < (int64_t)1 << 40 && bias_parts(*c) < 0x7fffffff;
 }
 
@@ -160,6 +209,34 @@ WeightGradient gradient_of(const twk_conv_args &a, const Choice &c, int pass) {
     return g;
 }
 
+twk_status add_parts_up(const twk_conv_args &a, const Choice &c, const float *slices,
+                        const float *bias_slices, float scale, twk_stream stream) {
+    if (!slices && !bias_slices) return TWK_OK;
+    SliceSum weights = {a.dweight, slices, c.rows * c.columns, 0, c.splits};
+    SliceSum bias = {a.dbias, bias_slices, a.out_channels, 0, (int)bias_parts(c)};
+    if (!slices) weights.elements = 0;
+    if (!bias_slices) bias.elements = 0;
+    return add_slices(weights, bias, scale, 1, stream);
+}
+
+template <typename MATH>
+twk_status launch_boxes(const twk_conv_args &a, const Choice &c, twk_stream stream) {
+    const char *const refused = gradient_boxes_refused(a, c.wide_x && c.wide_dy);
+    if (refused) return fail(TWK_UNSUPPORTED, refused);
+    float *const workspace = static_cast<float *>(a.workspace);
+    BoxedGradient g = {};
+    g.rows = (int)c.rows;
+    g.columns = (int)c.columns;
+    g.dweight = a.dweight;
+    g.slices = c.splits > 1 ? workspace : nullptr;
+    g.bias_slices = a.dbias ? workspace + slice_elements(c) : nullptr;
+    g.scale = a.scale == 0.0f ? 1.0f : a.scale;
+    const twk_status launched =
+        launch_gradient_boxes<MATH>(a, c.size, c.box, c.tiles, c.splits, g, stream);
+    return launched == TWK_OK ? add_parts_up(a, c, g.slices, g.bias_slices, g.scale, stream)
+                              : launched;
+}
+
 template <typename TILE, bool WIDE, bool TURNED = false>
 twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     LaunchConfig config;
@@ -169,12 +246,8 @@ twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     const int pass = ColumnSlot<typename TILE::Storage, TILE::bn>::pass;
     const WeightGradient g = gradient_of(a, c, pass);
     const twk_status launched = TW_LAUNCH((weight_gradient_kernel<TILE, WIDE, TURNED>), config, g);
-    if (launched != TWK_OK || (!g.slices && !g.bias_slices)) return launched;
-    SliceSum weights = {a.dweight, g.slices, c.rows * c.columns, 0, c.splits};
-    SliceSum bias = {a.dbias, g.bias_slices, a.out_channels, 0, (int)bias_parts(c)};
-    if (!g.slices) weights.elements = 0;
-    if (!g.bias_slices) bias.elements = 0;
-    return add_slices(weights, bias, g.scale, 1, stream);
+    return launched == TWK_OK ? add_parts_up(a, c, g.slices, g.bias_slices, g.scale, stream)
+                              : launched;
 }
 
 template <typename MATH>
@@ -188,6 +261,7 @@ twk_status launch_tensor(const twk_conv_args &a, const Choice &c, twk_stream str
     if (c.tile == TWK_TILE_128X32) return launch<Tile128x32<MATH>, false>(a, c, stream);
     if (c.tile == TWK_TILE_128X128 && wide) return launch<Tile128x128<MATH>, true>(a, c, stream);
     if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
+        if (c.tile == TWK_TILE_128X256_TMA) return launch_boxes<MATH>(a, c, stream);
         if (c.tile == TWK_TILE_128X128_WGMMA && wide && device_limits().wgmma)
             return launch<WarpgroupTile<MATH>, true>(a, c, stream);
     }
@@ -220,7 +294,7 @@ extern "C" twk_status twk_conv_weight_gradient(const twk_conv_args *args, twk_st
                                     "fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32,
                "convolution weight gradient: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA,
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X256_TMA,
                "convolution weight gradient: unknown tile");
     TW_REQUIRE(sizes_fit(a, &c.size),
                "convolution weight gradient: sizes, strides and padding leave no output");

@@ -1,4 +1,5 @@
 // Matrix products of a batch, which a linear layer is one of: d = a b^T, rows of a by rows of b.
+#include "gemm_boxed.cuh"
 #include "gemm_epilogue.cuh"
 #include "gemm_tiles.cuh"
 #include "gemm_warpgroup.cuh"
@@ -98,14 +99,9 @@ template <typename MATH> using Gemm64x64 = Tile<MATH, 64, 64, 2, 4>;
 template <typename MATH> using GemmGather = Tile<MATH, 64, 64, 2, 3>; // addresses take registers
 using GemmPlain = Tile<float, 128, 64, 4, 3>;
 
-// The epilogue of one product of the batch.
 template <typename T>
-TW_DEVICE Epilogue epilogue_of_product(const GemmInput &in, Epilogue e, int64_t batch) {
-    e.y = in.add ? static_cast<void *>(static_cast<float *>(e.y) + batch * in.d_batch)
-                 : static_cast<void *>(static_cast<T *>(e.y) + batch * in.d_batch);
-    if (e.residual) e.residual = static_cast<const T *>(e.residual) + batch * in.d_batch;
-    if (e.slices) e.slices += batch * in.splits * e.rows * e.columns;
-    return e;
+TW_DEVICE Epilogue epilogue_of_product(const GemmInput &in, const Epilogue &e, int64_t batch) {
+    return epilogue_of_product<T>(e, batch, in.d_batch, in.add, in.splits);
 }
 
 // Work: a block of four warps owns a tile of BM rows of a by BN rows of b of one product of the
@@ -184,7 +180,33 @@ twk_tile choose_tile(const twk_gemm_args &a, bool wide, int tiles) {
     return large ? large_tile(a.format, blocks_of(a, 128, 128) * parts) : TWK_TILE_64X64;
 }
 
+int parts_asked_for(const twk_gemm_args &a, int tiles) {
+    return smaller(smaller(a.splits, tiles), 65535);
+}
+
+// By boxes, in as many parts as are asked for or best.
+Choice choose_boxes(const twk_gemm_args &a) {
+    Choice c;
+    c.wide = true;
+    c.tile = TWK_TILE_128X256_TMA;
+    c.tiles = (int)ceil_div<int64_t>(a.k, 64);
+    c.splits = a.splits > 0
+                   ? parts_asked_for(a, c.tiles)
+                   : specialised_parts(blocks_of(a, 256, 128), c.tiles, a.batch * a.m * a.n);
+    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    return c;
+}
+
+// Whether they are predicted to take less time than another choice with tiles of bm x bn.
+bool boxes_pay(const twk_gemm_args &a, const Choice &boxes, const Choice &other, int bm, int bn) {
+    const int64_t elements = a.batch * a.m * a.n;
+    return specialised_cycles(blocks_of(a, 256, 128), boxes.tiles, boxes.splits, elements) <
+           shared_cycles(is_large(other.tile), blocks_of(a, bm, bn), other.tiles, other.splits,
+                         elements);
+}
+
 Choice choose(const twk_gemm_args &a) {
+    if (a.tile == TWK_TILE_128X256_TMA) return choose_boxes(a);
     Choice c;
     c.wide = is_wide(a);
     c.tiles = (int)ceil_div<int64_t>(a.k, tile_row_bytes / (int)format_bytes(a.format));
@@ -193,10 +215,13 @@ Choice choose(const twk_gemm_args &a) {
     const int bm = c.tile == TWK_TILE_64X64 ? 64 : 128, bn = large ? 128 : 64;
     const int resident = large ? 2 : c.tile == TWK_TILE_64X64 && c.wide ? 4 : 3;
     c.splits = a.splits > 0
-                   ? smaller(smaller(a.splits, c.tiles), 65535)
+                   ? parts_asked_for(a, c.tiles)
                    : choose_parts(blocks_of(a, bm, bn), resident, c.tiles, a.batch * a.m * a.n);
     c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
-    return c;
+    if (!specialised_tiles || a.tile != TWK_TILE_AUTO || a.m <= 64 || a.n <= 64 || boxes_refused(a))
+        return c;
+    const Choice boxes = choose_boxes(a);
+    return boxes_pay(a, boxes, c, bm, bn) ? boxes : c;
 }
 
 template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
@@ -236,6 +261,8 @@ twk_status launch_tensor(const twk_gemm_args &a, const Choice &c, const GemmInpu
     if (c.tile == TWK_TILE_128X128 && c.wide)
         return launch_forms<Gemm128x128<MATH>>(a, in, e, stream);
     if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
+        if (c.tile == TWK_TILE_128X256_TMA)
+            return launch_boxes<MATH>(a, c.tiles, c.splits, e, stream);
         if (c.tile == TWK_TILE_128X128_WGMMA && c.wide && device_limits().wgmma)
             return launch_forms<WarpgroupTile<MATH>>(a, in, e, stream);
     }
@@ -305,7 +332,7 @@ twk_status check(const twk_gemm_args &a) {
     const int64_t most = 0x3fffffff;
     TW_REQUIRE(is_format(a.format), "matrix product: format: expected fp32, bf16 or fp16");
     TW_REQUIRE(!a.tf32 || a.format == TWK_F32, "matrix product: tf32 is a way to multiply fp32");
-    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X128_WGMMA, "matrix product: unknown tile");
+    TW_REQUIRE((unsigned)a.tile <= TWK_TILE_128X256_TMA, "matrix product: unknown tile");
     TW_REQUIRE(a.batch > 0 && a.m > 0 && a.n > 0 && a.k > 0,
                "matrix product: sizes must be positive");
     if (a.m > most || a.n > most || a.k > most || a.batch > 65535 || a.m * a.n > most << 10)

@@ -21,7 +21,10 @@
 //   unsigned bytes()      of a stage's copies
 //   void fetch(unsigned char *a, unsigned char *b, Mbarrier *full)
 //                         starts the copies of the tile's next piece
-//   void prepare()        by the threads that multiply, before a tile's first finish
+//   static constexpr bool looks
+//   void look(const unsigned char *a, const unsigned char *b)
+//                         if it does: by the threads that multiply, at every piece along K
+//   void prepare()        by those threads, before a tile's first finish
 //   void finish(float *d, int column)
 //                         by those threads: 64 columns of D from `column` on, turned around, as
 //                         [64][SpecialisedTile::ld]: a row for each of D's columns
@@ -79,14 +82,14 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
             return wgmma_columns(tile + k16 * 16 * 128, lines);
     }
 
-    TW_DEVICE void multiply(Ring<TILE> &ring, int steps) {
+    template <typename WORK> TW_DEVICE void multiply(Ring<TILE> &ring, WORK &work) {
 #pragma unroll
         for (int i = 0; i < TILE::bn / 2; i++) d[i] = 0.0f;
         const int a_half = (int)threadIdx.x / 128 * lines;
         const bool tells = threadIdx.x % 32 == 0;
         Mbarrier *before = nullptr;
 #pragma unroll 1
-        for (int i = 0; i < steps; i++) {
+        for (int i = work.steps(); i > 0; i--) {
             mbarrier_wait(ring.full + ring.at, ring.parity);
             wgmma_fence();
 #pragma unroll
@@ -95,13 +98,16 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
                     typename TILE::Math{}, d, operand<A_FORM>(ring.a() + a_half, k16),
                     operand<B_FORM>(ring.b(), k16));
             wgmma_commit();
+            if constexpr (WORK::looks) work.look(ring.a(), ring.b());
             wgmma_wait<1>();
+            if constexpr (WORK::looks) sync_warp(full_warp);
             if (before && tells) mbarrier_arrive(before);
             before = ring.empty + ring.at;
             ring.next();
         }
         wgmma_wait<0>();
         wgmma_settle(d);
+        if constexpr (WORK::looks) sync_warp(full_warp);
         if (before && tells) mbarrier_arrive(before);
     }
 
@@ -143,7 +149,7 @@ TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *b
     }
     sync_block();
     if (threadIdx.x >= TILE::workers) {
-        registers_give<24>();
+        registers_give<40>();
         if (threadIdx.x != TILE::workers) return;
 #pragma unroll 1
         for (int tile = 0; work.take(tile); tile++)
@@ -156,11 +162,11 @@ TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *b
             }
         return;
     }
-    registers_take<240>();
+    registers_take<232>();
     SpecialisedProduct<TILE, A_FORM, B_FORM> product;
 #pragma unroll 1
     for (int tile = 0; work.take(tile); tile++) {
-        product.multiply(ring, work.steps());
+        product.multiply(ring, work);
         work.prepare();
 #pragma unroll 1
         for (int chunk = 0; chunk < TILE::bn / TILE::chunk; chunk++) {

@@ -2,6 +2,7 @@
 // which is added to fp32 either from a tile or from the parts.
 #pragma once
 
+#include "gemm_epilogue.cuh"
 #include "device/launch.cuh"
 
 namespace tw {
@@ -40,10 +41,10 @@ twk_status add_slices(const SliceSum &first, const SliceSum &second, float scale
                       twk_stream stream);
 
 // out += scale d; d is [BM][LD] in shared memory, its first element that of (row0, column0).
-template <int BM, int BN, int LD>
+template <int BM, int BN, int LD, typename TEAM = WholeBlock>
 TW_DEVICE void add_tile(float *out, int rows, int columns, float scale, const float *d, int row0,
-                        int column0) {
-    for (int i = (int)threadIdx.x; i < BM * BN; i += (int)blockDim.x) {
+                        int column0, TEAM team = {}) {
+    for (int i = (int)threadIdx.x; i < BM * BN; i += team.threads()) {
         const int row = row0 + i / BN, column = column0 + i % BN;
         if (row < rows && column < columns)
             out[(int64_t)row * columns + column] += scale * d[i / BN * LD + i % BN];

@@ -419,6 +419,121 @@ TEST_F(ConvWeightTest, ChoicesAndErrors) {
 #endif
 }
 
+ConvCase boxed(ConvCase z, int splits = 1) {
+    z.tile = TWK_TILE_128X256_TMA;
+    z.math = Math::bf16;
+    z.splits = splits;
+    return z;
+}
+
+class ConvWeightBoxTest : public ConvWeightTest {
+  protected:
+    void SetUp() override {
+        ConvWeightTest::SetUp();
+        if (!IsSkipped() && !boxes_here()) GTEST_SKIP() << "no TMA here, or no code for it";
+    }
+};
+
+// Tails in every direction, one tap and several, groups of channels that are not full; in parts.
+TEST_F(ConvWeightBoxTest, Sizes) {
+    expect_right(boxed(shape(1, 1, 1, 8, 8, 1)));
+    expect_right(boxed(shape(70, 1, 1, 8, 24, 1), 2)); // samples alone
+    expect_right(boxed(shape(3, 7, 9, 24, 136), 2));
+    expect_right(boxed(shape(1, 9, 40, 72, 72, 1)));
+    expect_right(boxed(shape(5, 4, 4, 128, 64), 2));
+    expect_right(boxed(shape(2, 16, 8, 136, 40, 1), 3)); // more than a tile of channels
+    ConvCase z = boxed(shape(2, 5, 6, 16, 72), 2);
+    z.math = Math::f16;
+    expect_right(z);
+}
+
+// More steps than stages and more tiles than processors.
+TEST_F(ConvWeightBoxTest, ManyStepsAndTiles) {
+    expect_right(boxed(shape(7, 8, 16, 64, 16, 1)));
+    expect_right(boxed(shape(2, 8, 8, 72, 144), 2));
+    expect_right(boxed(shape(4, 9, 7, 16, 16), 100)); // more parts than steps
+}
+
+TEST_F(ConvWeightBoxTest, StridesPaddingAndKernels) {
+    ConvCase z = boxed(shape(2, 9, 8, 16, 32));
+    z.stride = 2;
+    expect_right(z);
+    z.pad = {0, 0, 1, 1};
+    expect_right(z);
+    z.pad = {2, 1, 0, 3};
+    z.kh = 5;
+    z.kw = 2;
+    expect_right(z);
+    z = boxed(shape(2, 9, 8, 16, 32, 1));
+    z.stride = 3;
+    expect_right(z);
+    z = boxed(shape(1, 2, 3, 8, 8)); // padding wider than the image
+    z.pad = {4, 5, 6, 3};
+    expect_right(z);
+}
+
+TEST_F(ConvWeightBoxTest, TwoTensorsAndUpsampling) {
+    for (int splits : {1, 2}) {
+        ConvCase z = boxed(shape(2, 5, 6, 16, 24), splits);
+        z.c2 = 72;
+        z.scale = 0.7f;
+        expect_right(z);
+        z = boxed(shape(2, 3, 5, 72, 24), splits);
+        z.upsample = true;
+        expect_right(z); // by classes of pixels
+        z.c2 = 8;
+        z.pad = {1, 0, 2, 1};
+        expect_right(z);
+        z.stride = 2; // one class
+        expect_right(z);
+        z.stride = 3;
+        expect_right(z);
+    }
+}
+
+TEST_F(ConvWeightBoxTest, MistakesAreSeenAndResultsAreEqual) {
+    for (int splits : {1, 2}) {
+        ConvCase z = boxed(shape(2, 5, 6, 16, 24), splits);
+        z.c2 = 8;
+        expect_mistakes_seen(z);
+        expect_equal_and_added(z);
+    }
+}
+
+TEST_F(ConvWeightBoxTest, WhatIsRefusedAndChosen) {
+    WeightGradient g(boxed(shape(1, 4, 4, 16, 16)));
+    const auto with = [&](const std::function<void(twk_conv_args &)> &change) {
+        twk_conv_args a = g.a;
+        change(a);
+        return twk_conv_weight_gradient(&a, nullptr);
+    };
+    EXPECT_EQ(with([](twk_conv_args &) {}), TWK_OK);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.format = TWK_F32, a.dbias = nullptr; }),
+              TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.channels = 12, a.dbias = nullptr; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_conv_args &a) { a.out_channels = 12, a.dbias = nullptr; }),
+              TWK_UNSUPPORTED);
+    synchronize();
+#ifdef TW_EMULATOR
+    tw::emu::set_tma(false);
+    EXPECT_EQ(with([](twk_conv_args &) {}), TWK_UNSUPPORTED);
+    tw::emu::set_tma(true);
+    // Of 128 by 1152: five tiles of 128 x 256, in as many parts as are predicted to be best.
+    ConvCase z = shape(4, 16, 16, 128, 128);
+    z.math = Math::bf16;
+    for (bool there : {false, true}) {
+        tw::emu::set_tma(there);
+        WeightGradient large(z);
+        tw::emu::set_block_filter(0, 1); // no need to wait for all
+        large.a.splits = 1;
+        large.a.dbias = nullptr;
+        EXPECT_EQ(twk_conv_weight_gradient(&large.a, nullptr), TWK_OK);
+        tw::emu::set_block_filter(0, 0);
+        EXPECT_EQ(was_launched("weight_gradient_box"), there);
+    }
+#endif
+}
+
 #ifdef TW_EMULATOR
 // Elements past 2^32, of which the last part of the sum is looked at.
 TEST_F(ConvWeightTest, LargeTensors) {

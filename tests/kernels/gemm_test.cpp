@@ -121,8 +121,8 @@ constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
 
 void expect_right(const Case &z) {
     for (Math math : every_math) {
-        if (z.tile == TWK_TILE_128X128_WGMMA && (math == Math::fp32 || math == Math::tf32))
-            continue;
+        const bool sixteen = z.tile == TWK_TILE_128X128_WGMMA || z.tile == TWK_TILE_128X256_TMA;
+        if (sixteen && (math == Math::fp32 || math == Math::tf32)) continue;
         Gemm g(z, math);
         g.launch();
         if (::testing::Test::HasFatalFailure()) return;
@@ -202,6 +202,137 @@ TEST_F(GemmTest, Warpgroups) {
         twk_launch_info info;
         twk_last_launch(&info);
         EXPECT_EQ(info.blocks, there ? 2u : 8u);
+    }
+#endif
+}
+
+bool boxes_here() {
+    Gemm one({1, 8, 8, 8}, Math::bf16);
+    one.arg.tile = TWK_TILE_128X256_TMA;
+    const bool served = twk_gemm(&one.arg, nullptr) != TWK_UNSUPPORTED;
+    synchronize();
+    return served;
+}
+
+class GemmBoxTest : public GemmTest {
+  protected:
+    void SetUp() override {
+        GemmTest::SetUp();
+        if (!IsSkipped() && !boxes_here()) GTEST_SKIP() << "no TMA here, or no code for it";
+    }
+};
+
+Case boxed(Case z, const bool *form = forms[0]) {
+    z.tile = TWK_TILE_128X256_TMA;
+    z.a_columns = form[0];
+    z.b_columns = form[1];
+    // Lines start at multiples of 16 bytes, of whatever length they are.
+    z.a_extra += (8 - ((form[0] ? z.m : z.k) + z.a_extra) % 8) % 8;
+    z.b_extra += (8 - ((form[1] ? z.n : z.k) + z.b_extra) % 8) % 8;
+    if (z.batch > 1 && !form[0]) z.m = (z.m + 7) / 8 * 8; // and so do matrices
+    if (z.batch > 1 && !form[1]) z.n = (z.n + 7) / 8 * 8;
+    return z;
+}
+
+// Less than a tile, more in every direction, fewer and more pieces along K than stages; sizes that
+// are no chunks of 16 bytes.
+TEST_F(GemmBoxTest, SizesInEveryForm) {
+    for (const bool *form : forms) {
+        expect_right(boxed({1, 1, 1, 1}, form));
+        expect_right(boxed({1, 24, 40, 8}, form));
+        expect_right(boxed({1, 300, 136, 200}, form));
+        expect_right(boxed({1, 257, 129, 65}, form));
+        expect_right(boxed({1, 71, 30, 391}, form));
+        expect_right(boxed({1, 64, 128, 64, 24, 16}, form));
+    }
+}
+
+// Some blocks are given several tiles.
+TEST_F(GemmBoxTest, Batches) {
+    for (const bool *form : forms) {
+        expect_right(boxed({6, 40, 24, 72}, form));
+        Case z = {3, 33, 24, 40, 8, 16};
+        z.one_b = true;
+        expect_right(boxed(z, form));
+    }
+}
+
+TEST_F(GemmBoxTest, TermsAndParts) {
+    for (int splits : {1, 3, 100}) {
+        Case z = {1, 130, 136, 264, 8};
+        z.splits = splits;
+        z.bias = z.residual = z.silu = true;
+        z.scale = 0.7f;
+        expect_right(boxed(z));
+        z = {2, 70, 24, 264};
+        z.splits = splits;
+        z.add = true;
+        z.scale = 0.7f;
+        expect_right(boxed(z, forms[3]));
+        z.n = 27; // no chunks of 16 bytes in d
+        expect_right(boxed(z, forms[3]));
+    }
+    Case z = {1, 40, 27, 40};
+    z.bias = z.residual = true;
+    expect_right(boxed(z));
+}
+
+TEST_F(GemmBoxTest, PlantedMistakesAreSeen) {
+    for (const bool *form : forms)
+        for (int splits : {1, 2}) {
+            Case z = {2, 24, 24, 136, 8, 0, false, true};
+            z.splits = splits;
+            Gemm g(boxed(z, form), Math::bf16);
+            g.launch();
+            const std::vector<double> got = g.d.read();
+            EXPECT_EQ(count_bad(got, g.expected(), g.arg.format, 8), 0);
+            for (int64_t k : {0, 63, 64, 127, 128, 135})
+                EXPECT_GT(count_bad(got, g.expected(k), g.arg.format, 8), (int64_t)got.size() / 2)
+                    << k;
+        }
+}
+
+TEST_F(GemmBoxTest, EqualToTheBit) {
+    for (int splits : {1, 3}) {
+        Case z = {2, 40, 24, 400};
+        z.splits = splits;
+        Gemm g(boxed(z), Math::bf16);
+        g.launch();
+        const std::vector<double> first = g.d.read();
+        g.workspace.poison();
+        g.d.buffer.poison();
+        g.launch();
+        EXPECT_EQ(g.d.read(), first);
+    }
+}
+
+TEST_F(GemmBoxTest, WhatIsRefused) {
+    Gemm g(boxed({2, 24, 24, 40}), Math::bf16);
+    const auto with = [&](const std::function<void(twk_gemm_args &)> &change) {
+        twk_gemm_args a = g.arg;
+        change(a);
+        return twk_gemm(&a, nullptr);
+    };
+    EXPECT_EQ(with([](twk_gemm_args &) {}), TWK_OK);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.format = TWK_F32; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.a_row = 41; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.b_row = 0; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.b_batch = 4; }), TWK_UNSUPPORTED);
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.a = static_cast<const char *>(a.a) + 2; }),
+              TWK_UNSUPPORTED);
+    synchronize();
+#ifdef TW_EMULATOR
+    tw::emu::set_tma(false);
+    EXPECT_EQ(with([](twk_gemm_args &) {}), TWK_UNSUPPORTED);
+    // Three tiles for four processors, or six of half the size.
+    for (bool there : {false, true}) {
+        tw::emu::set_tma(there);
+        Gemm three({1, 768, 128, 512}, Math::bf16);
+        three.launch();
+        twk_launch_info info;
+        twk_last_launch(&info);
+        EXPECT_EQ(std::string(info.kernel).find("gemm_boxed_kernel") != std::string::npos, there)
+            << info.kernel;
     }
 #endif
 }
