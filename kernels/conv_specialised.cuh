@@ -20,7 +20,12 @@ struct BoxedConv {
     int apart;                    // pixels of the input between neighbours of the output
     int channels1, steps1, steps; // of the first tensor; steps along K of its channels, of both's
     int batch, out_h, out_w;      // of all classes
-    int across, splits, tiles;    // tiles along the output channels; of all of the call
+    // What two blocks of a cluster share, and what each then has of its own: tiles of channels with
+    // the same pixels, or boxes with the same channels. Of what is shared each copies half for
+    // both, of a box along its axis `halved` (0: x, 1: y, 2: images).
+    enum { nothing, weights, pixels } shared;
+    int halved;
+    int across, splits, tiles; // tiles along the output channels; of all of the call
 };
 
 // Where a tile lies.
@@ -28,8 +33,11 @@ struct BoxPlace {
     int column0, of_class, cy, cx, split, bx, by, x0, y0, n0;
     int first, steps; // along K
 
-    TW_DEVICE void find(const BoxedConv &in, int tile) {
+    // `rank` of the pair's two tiles.
+    TW_DEVICE void find(const BoxedConv &in, int tile, int rank) {
         column0 = tile % in.across * SpecialisedTile<bf16>::bm;
+        if (in.shared == BoxedConv::pixels)
+            column0 = 2 * column0 + rank * SpecialisedTile<bf16>::bm;
         tile /= in.across;
         split = tile % in.splits;
         tile /= in.splits;
@@ -37,15 +45,14 @@ struct BoxPlace {
         tile /= in.classes_y * in.classes_x;
         cy = of_class / in.classes_x;
         cx = of_class - cy * in.classes_x;
+        if (in.shared == BoxedConv::weights) tile = 2 * tile + rank;
         bx = tile % in.boxes_x;
         tile /= in.boxes_x;
         by = tile % in.boxes_y;
         x0 = bx * in.box.w;
         y0 = by * in.box.h;
         n0 = tile / in.boxes_y * in.box.n;
-        const bool there = x0 < in.x[cx].size && y0 < in.y[cy].size;
-        const int taps = larger(in.y[cy].taps, 0) * larger(in.x[cx].taps, 0);
-        const int all = there ? taps * in.steps : 0;
+        const int all = larger(in.y[cy].taps, 0) * larger(in.x[cx].taps, 0) * in.steps;
         const int a_split = ceil_div(all, in.splits);
         first = smaller(split * a_split, all);
         steps = smaller(a_split, all - first);
@@ -82,9 +89,10 @@ template <typename TILE, typename E> class BoxedWork {
         : in_(in), maps_(maps), e_(e), pixels_(pixels) {}
 
     TW_DEVICE bool take(int i) {
-        const int64_t tile = blockIdx.x + (int64_t)i * gridDim.x;
+        const unsigned pair = in_.shared != BoxedConv::nothing;
+        const int64_t tile = (blockIdx.x >> pair) + (int64_t)i * (gridDim.x >> pair);
         if (tile >= in_.tiles) return false;
-        at_.find(in_, (int)tile);
+        at_.find(in_, (int)tile, (int)(blockIdx.x & pair));
         const int tap = at_.first / in_.steps, taps_x = in_.x[at_.cx].taps;
         step_ = at_.first - tap * in_.steps;
         row_ = at_.steps > 0 ? tap / taps_x : 0;
@@ -98,11 +106,23 @@ template <typename TILE, typename E> class BoxedWork {
         const bool second = step_ >= in_.steps1;
         const int channel = (second ? step_ - in_.steps1 : step_) * TILE::depth;
         const int taps_x = in_.x[at_.cx].taps;
-        tma_load_4d(a, maps_.weights, full, channel + (second ? in_.channels1 : 0),
-                    row_ * taps_x + column_, at_.column0, at_.of_class);
-        tma_load_4d(b, second ? maps_.image2 : maps_.image, full, channel,
-                    at_.x0 * in_.apart - in_.x[at_.cx].pad + column_,
-                    at_.y0 * in_.apart - in_.y[at_.cy].pad + row_, at_.n0);
+        const int rank = (int)(blockIdx.x & 1u), both = 3;
+        const int from = channel + (second ? in_.channels1 : 0), tap = row_ * taps_x + column_;
+        if (in_.shared == BoxedConv::weights)
+            tma_load_4d_multicast(a + rank * (TILE::a_bytes / 2), maps_.weights, full, from, tap,
+                                  at_.column0 + rank * (TILE::bm / 2), at_.of_class, both);
+        else
+            tma_load_4d(a, maps_.weights, full, from, tap, at_.column0, at_.of_class);
+        const TensorMap *const image = second ? maps_.image2 : maps_.image;
+        const int x = at_.x0 * in_.apart - in_.x[at_.cx].pad + column_;
+        const int y = at_.y0 * in_.apart - in_.y[at_.cy].pad + row_;
+        if (in_.shared == BoxedConv::pixels)
+            tma_load_4d_multicast(b + rank * (in_.box.pixels() / 2 * 128), image, full, channel,
+                                  x + (in_.halved == 0 ? rank * (in_.box.w / 2) * in_.apart : 0),
+                                  y + (in_.halved == 1 ? rank * (in_.box.h / 2) * in_.apart : 0),
+                                  at_.n0 + (in_.halved == 2 ? rank * (in_.box.n / 2) : 0), both);
+        else
+            tma_load_4d(b, image, full, channel, x, y, at_.n0);
         if (++step_ < in_.steps) return;
         step_ = 0;
         if (++column_ < taps_x) return;
@@ -152,11 +172,11 @@ template <typename TILE, typename E> class BoxedWork {
 template <typename TILE> constexpr size_t boxed_shared = TILE::shared + TILE::bn * sizeof(int);
 
 // Work: a block is alone on its processor and takes every gridDim.x-th tile of 256 pixels (a box of
-// one image or of several) by 128 channels and, where the sum is split, a part of it; neighbouring
-// blocks share their pixels. One thread copies, 256 multiply and finish tiles 64 pixels at a time
-// while it copies ahead. Limit: L2 (48 KB for 2^22 FLOPs, 81 % of the tensor cores' rate), then the
-// tensor cores, which stand still while a tile is finished: about 4000 cycles, as long as 250 along
-// K.
+// one image or of several) by 128 channels and, where the sum is split, a part of it; the two
+// blocks of a cluster share pixels or weights, neighbouring clusters their pixels. One thread
+// copies, 256 multiply and finish tiles 64 pixels at a time while it copies ahead. Limit: L2 (48 KB
+// for 2^22 FLOPs, 81 % of the tensor cores' rate), then the tensor cores, which stand still while a
+// tile is finished: about 4000 cycles, as long as 250 along K.
 template <typename TILE, typename E>
 __global__ void __launch_bounds__(TILE::threads, 1)
     conv_box_kernel(TW_TENSOR_MAP_PARAM(weights), TW_TENSOR_MAP_PARAM(image),
@@ -188,8 +208,8 @@ inline void classes_of(const PhaseAxis &x, Phase (&to)[box_classes]) {
     for (int c = 0; c < x.classes; c++) to[c] = phase_of(x, c);
 }
 
-inline twk_status map_weights(const twk_conv_args &a, const BoxWeights &w, int channels,
-                              int columns, int classes, TensorMap *map) {
+inline twk_status map_weights(const twk_conv_args &a, const BoxWeights &w, const BoxedConv &b,
+                              int channels, int columns, int classes, TensorMap *map) {
     TensorBox box = {};
     box.base = w.from;
     box.format = a.format;
@@ -197,7 +217,7 @@ inline twk_status map_weights(const twk_conv_args &a, const BoxWeights &w, int c
     const uint64_t size[] = {(uint64_t)channels, (uint64_t)w.taps, (uint64_t)columns,
                              (uint64_t)classes};
     const int64_t stride[] = {1, w.tap_stride, w.column_stride, w.class_stride};
-    const uint32_t across[] = {64, 1, 128, 1};
+    const uint32_t across[] = {64, 1, b.shared == BoxedConv::weights ? 64u : 128u, 1};
     for (int i = 0; i < 4; i++) {
         box.size[i] = size[i];
         box.stride_bytes[i] = (uint64_t)stride[i] * 2;
@@ -216,7 +236,8 @@ inline twk_status map_image(const twk_conv_args &a, const void *from, const Conv
     box.format = a.format;
     box.rank = 4;
     const uint64_t size[] = {(uint64_t)channels, (uint64_t)in.w, (uint64_t)in.h, (uint64_t)b.batch};
-    const int taken[] = {64, b.box.w, b.box.h, b.box.n};
+    int taken[] = {64, b.box.w, b.box.h, b.box.n};
+    if (b.shared == BoxedConv::pixels) taken[b.halved + 1] /= 2;
     uint64_t stride = 2;
     for (int i = 0; i < 4; i++) {
         box.size[i] = size[i];
@@ -227,6 +248,20 @@ inline twk_status map_image(const twk_conv_args &a, const void *from, const Conv
     }
     box.swizzle = Swizzle::bytes_128;
     return tensor_map(box, map);
+}
+
+// What two blocks share: pixels, which are more, where they have whole pairs of channels' tiles and
+// halves of whole swizzled lines; weights else.
+inline void share(const TileChoice &c, BoxedConv *b) {
+    const PixelBox &box = c.box;
+    b->shared = BoxedConv::nothing;
+    b->halved = box.n > 1 ? 2 : box.h > 1 ? 1 : 0;
+    const int slowest = box.n > 1 ? box.n : box.h > 1 ? box.h : box.w;
+    if (device_limits().cluster < 2) return;
+    if (b->across % 2 == 0 && slowest % 2 == 0 && box.pixels() % 16 == 0)
+        b->shared = BoxedConv::pixels;
+    else if ((int64_t)b->boxes_x * b->boxes_y * b->boxes_n > 1)
+        b->shared = BoxedConv::weights;
 }
 
 // Sets what follows from the product, the choice and the classes. False: more tiles than can be
@@ -244,10 +279,14 @@ inline bool complete(const twk_conv_args &a, const Product &p, const TileChoice 
     b->batch = (int)a.batch;
     b->across = (int)ceil_div<int64_t>(p.columns, 128);
     b->splits = c.splits;
+    share(c, b);
+    if (b->shared == BoxedConv::pixels) b->across /= 2;
     int64_t tiles = (int64_t)b->boxes_x * b->boxes_y;
-    for (int64_t by : {(int64_t)b->boxes_n, p.classes, (int64_t)b->across, (int64_t)c.splits})
+    if (__builtin_mul_overflow(tiles, (int64_t)b->boxes_n, &tiles)) return false;
+    if (b->shared == BoxedConv::weights) tiles = ceil_div<int64_t>(tiles, 2);
+    for (int64_t by : {p.classes, (int64_t)b->across, (int64_t)c.splits})
         if (__builtin_mul_overflow(tiles, by, &tiles)) return false;
-    if (tiles > 0x7fffffff) return false;
+    if (tiles > 0x3fffffff) return false; // an index of a pair's second
     b->tiles = (int)tiles;
     return true;
 }
@@ -259,14 +298,16 @@ twk_status launch_boxes(const twk_conv_args &a, const BoxedConv &b, const ConvIn
                         const BoxWeights &w, const Product &p, const E &e, twk_stream stream) {
     using TILE = SpecialisedTile<MATH>;
     TensorMap weights, image, image2;
-    twk_status status = map_weights(a, w, in.channels, (int)p.columns, (int)p.classes, &weights);
+    twk_status status = map_weights(a, w, b, in.channels, (int)p.columns, (int)p.classes, &weights);
     if (status == TWK_OK) status = map_image(a, in.x, in, in.channels1, b, &image);
     image2 = image;
     if (status == TWK_OK && in.channels > in.channels1)
         status = map_image(a, in.x2, in, in.channels - in.channels1, b, &image2);
     if (status != TWK_OK) return status;
     LaunchConfig config;
-    config.grid = dim3((unsigned)smaller<int64_t>(b.tiles, device_limits().processors));
+    config.cluster = b.shared == BoxedConv::nothing ? 1 : 2;
+    const unsigned rooms = larger(1u, device_limits().processors / config.cluster);
+    config.grid = dim3(smaller((unsigned)b.tiles, rooms) * config.cluster);
     config.block = dim3(TILE::threads);
     config.shared = boxed_shared<TILE>;
     config.stream = stream;

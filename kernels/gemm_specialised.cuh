@@ -14,11 +14,14 @@
 //             the next 64 rows
 // A box of TMA that ends past the matrix brings zeros.
 //
+// In clusters of two blocks a copy may go to both, at the same place: then both take the same
+// number of tiles and of pieces along K, and a stage is free when both have multiplied it.
+//
 // A kernel is run_specialised() and a class WORK of its own, of which both sides have a copy:
 //   bool take(int i)      the i-th tile of this block; false: there is none. Tiles without products
 //                         are taken like others
 //   int steps() const     pieces of 64 along K of the tile
-//   unsigned bytes()      of a stage's copies
+//   unsigned bytes()      of a stage's copies, the other block's too
 //   void fetch(unsigned char *a, unsigned char *b, Mbarrier *full)
 //                         starts the copies of the tile's next piece
 //   static constexpr bool looks
@@ -31,6 +34,7 @@
 #pragma once
 
 #include "gemm_core.cuh"
+#include "device/cluster.cuh"
 #include "device/launch.cuh"
 #include "device/mbarrier.cuh"
 #include "device/tma.cuh"
@@ -59,8 +63,14 @@ using Workers = FirstThreads<SpecialisedTile<bf16>::workers>;
 template <typename TILE> struct Ring {
     unsigned char *stage;
     Mbarrier *full, *empty;
+    bool shared; // by two blocks
     int at = 0;
     unsigned parity = 0;
+    // By a thread of each warp that multiplies.
+    TW_DEVICE void release(Mbarrier *stage_empty) const {
+        mbarrier_arrive(stage_empty);
+        if (shared) mbarrier_arrive_block(stage_empty, cluster_rank() ^ 1u);
+    }
     TW_DEVICE unsigned char *a() const { return stage + at * TILE::stage_bytes; }
     TW_DEVICE unsigned char *b() const { return a() + TILE::a_bytes; }
     TW_DEVICE void next() {
@@ -101,14 +111,14 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
             if constexpr (WORK::looks) work.look(ring.a(), ring.b());
             wgmma_wait<1>();
             if constexpr (WORK::looks) sync_warp(full_warp);
-            if (before && tells) mbarrier_arrive(before);
+            if (before && tells) ring.release(before);
             before = ring.empty + ring.at;
             ring.next();
         }
         wgmma_wait<0>();
         wgmma_settle(d);
         if constexpr (WORK::looks) sync_warp(full_warp);
-        if (before && tells) mbarrier_arrive(before);
+        if (before && tells) ring.release(before);
     }
 
     // Columns from 64 CHUNK on, as rows of `to`.
@@ -135,34 +145,22 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
     }
 };
 
-// All tiles of this block. `memory` and `turned` as SpecialisedTile::shared has them.
-template <typename TILE, Form A_FORM = Form::rows, Form B_FORM = Form::rows, typename WORK>
-TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *barriers,
-                               WORK &work) {
-    Ring<TILE> ring = {memory, barriers, barriers + TILE::stages};
-    if (threadIdx.x == 0) {
-        for (int s = 0; s < TILE::stages; s++) {
-            mbarrier_init(ring.full + s, 1);
-            mbarrier_init(ring.empty + s, TILE::workers / 32);
+// The copies of all tiles, by one thread.
+template <typename TILE, typename WORK> TW_DEVICE void produce(Ring<TILE> ring, WORK &work) {
+#pragma unroll 1
+    for (int tile = 0; work.take(tile); tile++)
+#pragma unroll 1
+        for (int i = work.steps(); i > 0; i--) {
+            mbarrier_wait_cluster(ring.empty + ring.at, ring.parity ^ 1);
+            mbarrier_expect(ring.full + ring.at, work.bytes());
+            work.fetch(ring.a(), ring.b(), ring.full + ring.at);
+            ring.next();
         }
-        mbarrier_fence_init();
-    }
-    sync_block();
-    if (threadIdx.x >= TILE::workers) {
-        registers_give<40>();
-        if (threadIdx.x != TILE::workers) return;
-#pragma unroll 1
-        for (int tile = 0; work.take(tile); tile++)
-#pragma unroll 1
-            for (int i = work.steps(); i > 0; i--) {
-                mbarrier_wait(ring.empty + ring.at, ring.parity ^ 1);
-                mbarrier_expect(ring.full + ring.at, work.bytes());
-                work.fetch(ring.a(), ring.b(), ring.full + ring.at);
-                ring.next();
-            }
-        return;
-    }
-    registers_take<232>();
+}
+
+// The products of all tiles and what becomes of them, by the others.
+template <typename TILE, Form A_FORM, Form B_FORM, typename WORK>
+TW_DEVICE void consume(Ring<TILE> ring, float *turned, WORK &work) {
     SpecialisedProduct<TILE, A_FORM, B_FORM> product;
 #pragma unroll 1
     for (int tile = 0; work.take(tile); tile++) {
@@ -176,6 +174,34 @@ TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *b
             Workers::sync();
         }
     }
+}
+
+// All tiles of this block. `memory` and `turned` as SpecialisedTile::shared has them.
+template <typename TILE, Form A_FORM = Form::rows, Form B_FORM = Form::rows, typename WORK>
+TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *barriers,
+                               WORK &work) {
+    const unsigned blocks = cluster_size();
+    Ring<TILE> ring = {memory, barriers, barriers + TILE::stages, blocks > 1};
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < TILE::stages; s++) {
+            mbarrier_init(ring.full + s, 1);
+            mbarrier_init(ring.empty + s, TILE::workers / 32 * blocks);
+        }
+        mbarrier_fence_init();
+    }
+    if (ring.shared)
+        sync_cluster();
+    else
+        sync_block();
+    if (threadIdx.x >= TILE::workers) {
+        registers_give<40>();
+        if (threadIdx.x == TILE::workers) produce(ring, work);
+        sync_warp(full_warp);
+    } else {
+        registers_take<232>();
+        consume<TILE, A_FORM, B_FORM>(ring, turned, work);
+    }
+    if (ring.shared) sync_cluster(); // nothing arrives where a block has gone
 }
 
 } // namespace tw

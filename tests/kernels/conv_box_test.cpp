@@ -88,6 +88,43 @@ TEST_F(ConvBoxTest, ManyTiles) {
     expect_right(half(shape(1, 48, 48, 72, 16, 1)));
 }
 
+unsigned cluster_of_last() {
+    twk_launch_info info;
+    twk_last_launch(&info);
+    return info.cluster;
+}
+
+// Two blocks share weights or pixels, of which each brings half for both.
+TEST_F(ConvBoxTest, Pairs) {
+    for (int kind = 0; kind < 6; kind++) {
+        ConvCase z = kind == 0   ? shape(3, 16, 16, 8, 24, 1) // weights, one tile too many
+                     : kind == 1 ? shape(4, 4, 4, 72, 136)    // half the images
+                     : kind == 2 ? shape(1, 6, 7, 16, 136)    // no half: two tiles, nothing shared
+                     : kind == 3 ? shape(1, 8, 8, 16, 136)    // half the lines
+                     : kind == 4 ? shape(1, 1, 32, 8, 136, 1) // half a line
+                                 : shape(3, 32, 16, 8, 264, 1); // weights: three tiles across
+        z.c2 = kind == 3 ? 8 : 0;
+        z.splits = 1;
+        expect_right(z);
+        EXPECT_EQ(cluster_of_last(), kind == 2 ? 1u : 2u) << str(z);
+    }
+    ConvCase z = shape(2, 8, 8, 16, 136); // 4 x 4 pixels, two images
+    z.stride = 2;
+    z.splits = 1;
+    expect_right(z);
+    EXPECT_EQ(cluster_of_last(), 2u);
+    z = shape(2, 8, 8, 136, 16); // four classes with 4, 2, 2 and 1 taps
+    z.stride = 2;
+    expect_right_gradient(z, true);
+#ifdef TW_EMULATOR
+    const unsigned most = tw::emu::max_cluster();
+    tw::emu::set_max_cluster(1);
+    expect_right(shape(3, 16, 16, 8, 136, 1));
+    EXPECT_EQ(cluster_of_last(), 1u);
+    tw::emu::set_max_cluster(most);
+#endif
+}
+
 TEST_F(ConvBoxTest, Epilogues) {
     expect_right(with_everything(shape(3, 5, 4, 16, 32)));
     expect_right(with_everything(half(shape(3, 5, 4, 16, 13)))); // y is not aligned
@@ -278,7 +315,7 @@ TEST_F(ConvBoxTest, WhatIsRefused) {
 #ifdef TW_EMULATOR
 // 4 processors and no others. What boxes cannot serve, or would serve later, others do.
 TEST_F(ConvBoxTest, WhereTheyAreChosen) {
-    ConvCase z = shape(4, 16, 16, 256, 256, 1);
+    ConvCase z = shape(4, 16, 16, 128, 128);
     z.tile = TWK_TILE_AUTO;
     Conv c(z);
     c.launch();
