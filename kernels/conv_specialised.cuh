@@ -174,9 +174,9 @@ template <typename TILE> constexpr size_t boxed_shared = TILE::shared + TILE::bn
 // Work: a block is alone on its processor and takes every gridDim.x-th tile of 256 pixels (a box of
 // one image or of several) by 128 channels and, where the sum is split, a part of it; the two
 // blocks of a cluster share pixels or weights, neighbouring clusters their pixels. One thread
-// copies, 256 multiply and finish tiles 64 pixels at a time while it copies ahead. Limit: L2 (48 KB
-// for 2^22 FLOPs, 81 % of the tensor cores' rate), then the tensor cores, which stand still while a
-// tile is finished: about 4000 cycles, as long as 250 along K.
+// copies, 256 multiply and finish tiles 64 pixels at a time while it copies ahead. Limit: the
+// tensor cores, which stand still while a tile is finished: about 4500 cycles, as long as 280 along
+// K; L2 where nothing is shared (48 KB for 2^22 FLOPs, 81 % of their rate).
 template <typename TILE, typename E>
 __global__ void __launch_bounds__(TILE::threads, 1)
     conv_box_kernel(TW_TENSOR_MAP_PARAM(weights), TW_TENSOR_MAP_PARAM(image),

@@ -161,7 +161,7 @@ inline bool boxes_pay(const Product &p, const TileChoice &boxes, const TileChoic
     const int64_t elements = p.rows * p.classes * p.columns;
     const int64_t count =
         p.classes * boxes_of(boxes.box, p.w, p.h, images) * ceil_div<int64_t>(p.columns, boxes.bn);
-    return specialised_cycles(count, boxes.tiles, boxes.splits, elements) <
+    return specialised_cycles(count, boxes.tiles, boxes.splits, elements, true) <
            shared_cycles(is_large(other.tile), blocks_of(p, other.bm, other.bn), other.tiles,
                          other.splits, elements);
 }

@@ -126,7 +126,7 @@ Choice boxed(const twk_conv_args &a, Choice c) {
 // Whether they are predicted to take less time.
 bool boxes_pay(const Choice &boxes, const Choice &other) {
     const int64_t elements = boxes.rows * boxes.columns;
-    return specialised_cycles(blocks_of(boxes), boxes.tiles, boxes.splits, elements) <
+    return specialised_cycles(blocks_of(boxes), boxes.tiles, boxes.splits, elements, false) <
            shared_cycles(is_large(other.tile), blocks_of(other), other.tiles, other.splits,
                          elements);
 }

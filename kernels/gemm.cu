@@ -200,7 +200,7 @@ Choice choose_boxes(const twk_gemm_args &a) {
 // Whether they are predicted to take less time than another choice with tiles of bm x bn.
 bool boxes_pay(const twk_gemm_args &a, const Choice &boxes, const Choice &other, int bm, int bn) {
     const int64_t elements = a.batch * a.m * a.n;
-    return specialised_cycles(blocks_of(a, 256, 128), boxes.tiles, boxes.splits, elements) <
+    return specialised_cycles(blocks_of(a, 256, 128), boxes.tiles, boxes.splits, elements, false) <
            shared_cycles(is_large(other.tile), blocks_of(a, bm, bn), other.tiles, other.splits,
                          elements);
 }

@@ -9,7 +9,7 @@
 namespace tw {
 
 struct BoxedGemm {
-    int m, n, steps, steps_a_split, splits;
+    int steps, steps_a_split, splits;
     int down, across;           // tiles along m, along n
     int tiles;                  // of all products and parts
     int a_products, b_products; // 0: one matrix for all
@@ -123,25 +123,27 @@ inline const char *boxes_refused(const twk_gemm_args &a) {
         if (!stride || stride % 8 || stride >= longest)
             return "matrix product: boxes need aligned rows that are apart";
     for (int64_t stride : {a.a_batch, a.b_batch})
-        if (stride % 8 || stride >= longest) return "matrix product: boxes need aligned matrices";
+        if (a.batch > 1 && (stride % 8 || stride >= longest))
+            return "matrix product: boxes need aligned matrices";
     if (!aligned_16(a.a) || !aligned_16(a.b)) return "matrix product: boxes need aligned matrices";
     if (!device_limits().tma || device_limits().shared < SpecialisedTile<bf16>::shared)
         return "matrix product: boxes need TMA and wgmma: compute capability 9.0 and its code";
     return nullptr;
 }
 
-// The matrices of an operand: lines of `across` elements, `row` apart, `lines` of them.
+// The matrices of an operand, `batch` elements apart, or the one that serves all products.
 inline twk_status map_matrices(const twk_gemm_args &a, const void *from, bool columns, int64_t rows,
                                int64_t row, int64_t batch, int tile_rows, TensorMap *map) {
+    const bool several = batch && a.batch > 1;
     TensorBox box = {};
     box.base = from;
     box.format = a.format;
     box.rank = 3;
     box.size[0] = (uint64_t)(columns ? rows : a.k);
     box.size[1] = (uint64_t)(columns ? a.k : rows);
-    box.size[2] = batch ? (uint64_t)a.batch : 1;
+    box.size[2] = several ? (uint64_t)a.batch : 1;
     box.stride_bytes[1] = (uint64_t)row * 2;
-    box.stride_bytes[2] = batch ? (uint64_t)batch * 2 : 16;
+    box.stride_bytes[2] = (uint64_t)(several ? batch : row) * 2;
     box.box[0] = 64;
     box.box[1] = columns ? 64 : (uint32_t)tile_rows;
     box.box[2] = 1;
@@ -177,13 +179,11 @@ twk_status launch_boxes(const twk_gemm_args &a, int steps, int splits, const Epi
     const char *const refused = boxes_refused(a);
     if (refused) return fail(TWK_UNSUPPORTED, refused);
     BoxedGemm in = {};
-    in.m = (int)a.m;
-    in.n = (int)a.n;
     in.steps = steps;
     in.splits = splits;
     in.steps_a_split = ceil_div(steps, splits);
-    in.down = ceil_div(in.m, TILE::bn);
-    in.across = ceil_div(in.n, TILE::bm);
+    in.down = (int)ceil_div<int64_t>(a.m, TILE::bn);
+    in.across = (int)ceil_div<int64_t>(a.n, TILE::bm);
     in.a_products = a.a_batch ? (int)a.batch : 0;
     in.b_products = a.b_batch ? (int)a.batch : 0;
     in.d_batch = a.d_batch;

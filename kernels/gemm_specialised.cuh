@@ -110,14 +110,14 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
             wgmma_commit();
             if constexpr (WORK::looks) work.look(ring.a(), ring.b());
             wgmma_wait<1>();
-            if constexpr (WORK::looks) sync_warp(full_warp);
+            sync_warp(full_warp); // every lane has waited, and looked
             if (before && tells) ring.release(before);
             before = ring.empty + ring.at;
             ring.next();
         }
         wgmma_wait<0>();
         wgmma_settle(d);
-        if constexpr (WORK::looks) sync_warp(full_warp);
+        sync_warp(full_warp);
         if (before && tells) ring.release(before);
     }
 

@@ -29,13 +29,16 @@ constexpr bool specialised_tiles = true;
 inline int64_t gather_cycles(int splits, int64_t elements) {
     return splits == 1 ? 0 : 4000 + 8 * splits * elements / 5120; // to L2 and back
 }
-// 64 along K are 1024 cycles, from L2 1264, which goes on while a tile is finished; a tenth for what
-// is not counted, and the end of the last tile.
-inline int64_t specialised_cycles(int64_t count, int steps, int splits, int64_t elements) {
+// 64 along K are 1024 cycles and a ninth for what is not counted, and a tile is finished in about
+// 4500, for which nothing is multiplied. Where blocks share nothing L2 takes 1264 and goes on while
+// a tile is finished; a tenth for the rest. The last tile holds everything up.
+inline int64_t specialised_cycles(int64_t count, int steps, int splits, int64_t elements,
+                                  bool shared) {
     const int64_t rounds = ceil_div<int64_t>(count * splits, device_limits().processors);
     const int64_t along_k = ceil_div(steps, splits);
-    const int64_t each = larger(1264 * along_k, 1024 * along_k + 4000) + 1000;
-    return rounds * each * 11 / 10 + 4000 + gather_cycles(splits, elements);
+    const int64_t alone = larger(1264 * along_k, 1024 * along_k + 4000) + 1000;
+    return rounds * (shared ? 1140 * along_k + 4500 : alone * 11 / 10) + 4000 +
+           gather_cycles(splits, elements);
 }
 // 128 x 128 by wgmma, two on a processor, or 64 x 64, four: one is finished while others multiply.
 inline int64_t shared_cycles(bool large, int64_t count, int steps, int splits, int64_t elements) {
@@ -51,8 +54,8 @@ inline int64_t shared_cycles(bool large, int64_t count, int steps, int splits, i
 inline int specialised_splits(int64_t count, int steps, int64_t elements) {
     int best = 1;
     for (int s = 2; s <= smaller(16, steps / 4); s++)
-        if (specialised_cycles(count, steps, s, elements) <
-            specialised_cycles(count, steps, best, elements))
+        if (specialised_cycles(count, steps, s, elements, true) <
+            specialised_cycles(count, steps, best, elements, true))
             best = s;
     return best;
 }
@@ -62,12 +65,12 @@ inline int specialised_splits(int64_t count, int steps, int64_t elements) {
 inline int specialised_parts(int64_t count, int steps, int64_t elements) {
     const int64_t processors = device_limits().processors;
     int best = 1;
-    int64_t least = specialised_cycles(count, steps, 1, elements);
+    int64_t least = specialised_cycles(count, steps, 1, elements, false);
     for (int64_t rounds = 1; rounds <= 6; rounds++) {
         const int parts =
             (int)smaller<int64_t>(smaller<int64_t>(rounds * processors / count, 256), steps / 4);
         if (parts <= best) continue;
-        const int64_t cycles = specialised_cycles(count, steps, parts, elements);
+        const int64_t cycles = specialised_cycles(count, steps, parts, elements, false);
         if (cycles < least) least = cycles, best = parts;
     }
     return best;

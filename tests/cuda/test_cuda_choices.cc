@@ -17,7 +17,7 @@ namespace {
 
 struct Row {
     std::string kernel, shape, format;
-    double own = 0, library = 0; // percent; library 0: it has none
+    double gflop = 0, own = 0, library = 0; // percent; library 0: it has none
     std::string name() const { return kernel + " | " + shape + " | " + format; }
     bool has(const char *word) const { return (" " + shape + " ").find(word) != std::string::npos; }
 };
@@ -33,8 +33,8 @@ std::vector<Row> Page() {
             cells.push_back(from == std::string::npos ? "" : cell.substr(from, to - from + 1));
         }
         if (cells.size() < 12) continue;
-        rows.push_back({cells[1], cells[2], cells[3], std::atof(cells[9].c_str()),
-                        std::atof(cells[11].c_str())});
+        rows.push_back({cells[1], cells[2], cells[3], std::atof(cells[6].c_str()),
+                        std::atof(cells[9].c_str()), std::atof(cells[11].c_str())});
     }
     return rows;
 }
@@ -52,7 +52,9 @@ tw_product_class ClassOf(const Row &r) {
     if (r.kernel.find("conv") == std::string::npos) return TW_PRODUCT_WIDE;
     // The engine enlarges an image before the weights' gradient.
     if (r.has(" up ") && KindOf(r) != TW_OP_CONV2D_BWD_WEIGHT) return TW_PRODUCT_ENLARGED;
-    return r.has("x3 ") || r.has("-> 3 ") ? TW_PRODUCT_NARROW : TW_PRODUCT_WIDE;
+    if (r.has("x3 ") || r.has("-> 3 ")) return TW_PRODUCT_NARROW;
+    const bool weights = KindOf(r) == TW_OP_CONV2D_BWD_WEIGHT && r.format != "fp32";
+    return weights && r.gflop * 1e9 < TW_SMALL_FLOPS ? TW_PRODUCT_SMALL : TW_PRODUCT_WIDE;
 }
 
 const tw_heuristic *Find(const Row &r) {

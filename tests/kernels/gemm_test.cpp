@@ -327,7 +327,7 @@ TEST_F(GemmBoxTest, WhatIsRefused) {
     // Three tiles for four processors, or six of half the size.
     for (bool there : {false, true}) {
         tw::emu::set_tma(there);
-        Gemm three({1, 768, 128, 512}, Math::bf16);
+        Gemm three({1, 768, 128, 1536}, Math::bf16);
         three.launch();
         twk_launch_info info;
         twk_last_launch(&info);

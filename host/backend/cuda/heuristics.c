@@ -16,11 +16,11 @@
 
 /* kind, class, format, tf32, own %, library %, measured, row of the page */
 const tw_heuristic tw_heuristics[] = {
-    /* L2 binds tiles of 128 x 256 by TMA and wgmma, and their end is not hidden; mma.sync, which
-     * tf32 has, reaches 0.6 of the tensor cores' rate. */
-    {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_BF16, false, 61, 75, PREDICTED,
+    /* Tiles of 128 x 256 by TMA and wgmma, at whose end nothing is multiplied; mma.sync, which tf32
+     * has, reaches 0.6 of the tensor cores' rate. */
+    {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_BF16, false, 60, 75, PREDICTED,
      "conv 3x3 + bias | 128x32x32x128 -> 128 | bf16"},
-    {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_F16, false, 61, 75, PREDICTED,
+    {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_F16, false, 60, 75, PREDICTED,
      "conv 3x3 + bias | 128x32x32x128 -> 128 | fp16"},
     {TW_OP_CONV2D, TW_PRODUCT_WIDE, TW_F32, true, 40, 70, PREDICTED,
      "conv 3x3 + bias | 128x32x32x128 -> 128 tf32 | fp32"},
@@ -35,9 +35,9 @@ const tw_heuristic tw_heuristics[] = {
      "conv 3x3 + bias | 128x16x16x256 up -> 256 | bf16"},
 
     /* As forward; the kernels lay the weights down first. */
-    {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_WIDE, TW_BF16, false, 59, 72, PREDICTED,
+    {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_WIDE, TW_BF16, false, 57, 72, PREDICTED,
      "conv 3x3 input gradient | 128x32x32x128 -> 128 | bf16"},
-    {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_WIDE, TW_F16, false, 59, 72, PREDICTED,
+    {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_WIDE, TW_F16, false, 57, 72, PREDICTED,
      "conv 3x3 input gradient | 128x32x32x128 -> 128 | fp16"},
     {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_WIDE, TW_F32, true, 38, 68, PREDICTED,
      "conv 3x3 input gradient | 128x32x32x128 -> 128 tf32 | fp32"},
@@ -48,11 +48,14 @@ const tw_heuristic tw_heuristics[] = {
     {TW_OP_CONV2D_BWD_DATA, TW_PRODUCT_ENLARGED, TW_BF16, false, 125, 78, PREDICTED,
      "conv 3x3 input gradient | 128x16x16x256 up -> 256 | bf16"},
 
-    /* Split over the pixels, the parts added up in order; in exact fp32 the lead is too small. */
-    {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_BF16, false, 40, 60, PREDICTED,
+    /* Split over the pixels, the parts added up in order; the lead is too small where sums are
+     * long, and in exact fp32. */
+    {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_BF16, false, 53, 60, PREDICTED,
      "conv 3x3 weight gradient | 128x32x32x128 -> 128 | bf16"},
-    {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F16, false, 40, 60, PREDICTED,
+    {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F16, false, 53, 60, PREDICTED,
      "conv 3x3 weight gradient | 128x32x32x128 -> 128 | fp16"},
+    {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_SMALL, TW_BF16, false, 37, 45, PREDICTED,
+     "conv 3x3 weight gradient | 128x8x8x256 -> 256 | bf16"},
     {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F32, true, 28, 50, PREDICTED,
      "conv 3x3 weight gradient | 128x32x32x128 -> 128 tf32 | fp32"},
     {TW_OP_CONV2D_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F32, false, 40, 45, PREDICTED,
@@ -69,17 +72,17 @@ const tw_heuristic tw_heuristics[] = {
      "linear + bias | 1x1x16384x512 -> 2048 tf32 | fp32"},
     {TW_OP_LINEAR, TW_PRODUCT_WIDE, TW_F32, false, 50, 75, PREDICTED,
      "linear + bias | 1x1x16384x512 -> 2048 | fp32"},
-    {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_BF16, false, 54, 80, PREDICTED,
+    {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_BF16, false, 62, 80, PREDICTED,
      "linear input gradient | 1x1x16384x512 -> 2048 | bf16"},
-    {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_F16, false, 54, 80, PREDICTED,
+    {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_F16, false, 62, 80, PREDICTED,
      "linear input gradient | 1x1x16384x512 -> 2048 | fp16"},
     {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_F32, true, 43, 75, PREDICTED,
      "linear input gradient | 1x1x16384x512 -> 2048 tf32 | fp32"},
     {TW_OP_LINEAR_BWD_DATA, TW_PRODUCT_WIDE, TW_F32, false, 50, 75, PREDICTED,
      "linear input gradient | 1x1x16384x512 -> 2048 | fp32"},
-    {TW_OP_LINEAR_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_BF16, false, 50, 72, PREDICTED,
+    {TW_OP_LINEAR_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_BF16, false, 56, 72, PREDICTED,
      "linear weight gradient | 1x1x16384x512 -> 2048 | bf16"},
-    {TW_OP_LINEAR_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F16, false, 50, 72, PREDICTED,
+    {TW_OP_LINEAR_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F16, false, 56, 72, PREDICTED,
      "linear weight gradient | 1x1x16384x512 -> 2048 | fp16"},
     {TW_OP_LINEAR_BWD_WEIGHT, TW_PRODUCT_WIDE, TW_F32, true, 36, 65, PREDICTED,
      "linear weight gradient | 1x1x16384x512 -> 2048 tf32 | fp32"},
@@ -104,6 +107,13 @@ static bool is_convolution(tw_op_kind kind) {
     return kind == TW_OP_CONV2D || kind == TW_OP_CONV2D_BWD_DATA || kind == TW_OP_CONV2D_BWD_WEIGHT;
 }
 
+/* Of dy and the weights' gradient. */
+static bool is_small(const tw_desc *dy, const tw_desc *weights) {
+    const int64_t channels = dy->dim[dy->rank - 1];
+    const double pixels = (double)tw_desc_count(dy) / (double)channels;
+    return dy->dtype != TW_F32 && 2 * pixels * (double)tw_desc_count(weights) < TW_SMALL_FLOPS;
+}
+
 static tw_product_class class_of(const tw_region *region, const tw_own_fused *f) {
     const tw_region_op *op = &region->ops[f->product];
     if (!is_convolution(op->kind)) return TW_PRODUCT_WIDE;
@@ -113,6 +123,9 @@ static tw_product_class class_of(const tw_region *region, const tw_own_fused *f)
         const tw_desc *d = &region->slots[images[i]].desc;
         if (d->dim[d->rank - 1] <= FEW_CHANNELS) return TW_PRODUCT_NARROW;
     }
+    if (op->kind == TW_OP_CONV2D_BWD_WEIGHT &&
+        is_small(&region->slots[op->in[1]].desc, &region->slots[op->out[0]].desc))
+        return TW_PRODUCT_SMALL;
     return TW_PRODUCT_WIDE;
 }
 
@@ -122,10 +135,12 @@ const tw_heuristic *tw_heuristic_of(const tw_region *region, const tw_own_fused 
         return NULL;
     const tw_dtype format = region->slots[op->in[0]].desc.dtype;
     const bool tf32 = format == TW_F32 && region->tf32;
+    const tw_product_class shape = class_of(region, f);
+    /* One row for both formats of 16 bits. */
+    const tw_dtype like = shape == TW_PRODUCT_SMALL ? TW_BF16 : format;
     for (int i = 0; i < tw_heuristic_count; i++) {
         const tw_heuristic *h = &tw_heuristics[i];
-        if (h->kind == op->kind && h->format == format && h->tf32 == tf32 &&
-            h->shape == class_of(region, f))
+        if (h->kind == op->kind && h->format == like && h->tf32 == tf32 && h->shape == shape)
             return h;
     }
     return NULL;

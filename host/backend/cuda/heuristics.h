@@ -8,9 +8,14 @@ struct tw_own_fused;
 
 typedef enum tw_product_class {
     TW_PRODUCT_WIDE,
-    TW_PRODUCT_NARROW,  /* a convolution with up to 4 channels on a side: memory binds */
-    TW_PRODUCT_ENLARGED /* a convolution of an image that is enlarged on the way, or its gradient */
+    TW_PRODUCT_NARROW,   /* a convolution with up to 4 channels on a side: memory binds */
+    TW_PRODUCT_ENLARGED, /* a convolution of an image that is enlarged on the way, or its gradient
+                          */
+    TW_PRODUCT_SMALL /* a weights' gradient in 16 bits below TW_SMALL_FLOPS: adding parts up binds
+                      */
 } tw_product_class;
+
+#define TW_SMALL_FLOPS 2e10
 
 typedef struct tw_heuristic {
     tw_op_kind kind;
