@@ -1,11 +1,12 @@
 // What GroupNorm's forward and backward share: how channels and pixels are laid over a block, the
 // coefficients of a channel, and the choice of slices that fit on chip.
 //
-// A thread owns one vector of V channels (16 bytes) and walks down the pixels; `lanes` neighbouring
-// threads cover `lanes * V` channels of a pixel, so that reads are contiguous, and a block has
-// `rows` pixels under way at once. Groups may begin and end anywhere inside a vector.
+// A thread owns one vector of V channels and walks down the pixels; `lanes` neighbouring threads
+// cover `lanes * V` channels of a pixel, so that reads are contiguous, and a block has `rows`
+// pixels under way at once. Groups may begin and end anywhere inside a vector.
 #pragma once
 
+#include "device/four.cuh"
 #include "device/launch.cuh"
 #include "device/math.cuh"
 #include "device/vec.cuh"
@@ -38,10 +39,13 @@ template <typename T> GnWalk gn_walk(const twk_group_norm_args &a) {
 }
 
 // A slice of whole groups and whole vectors of a sample, kept in the shared memory of `cluster`
-// blocks that split the pixels.
+// blocks that split the pixels. A thread owns four channels: registers for more would leave a
+// processor too few threads to calculate while others wait for memory.
+constexpr int gn_chip_v = 4;
+
 struct GnSlice {
     int channels, slices, lanes, rows, cluster;
-    int64_t pixels; // a block
+    int pixels; // a block
     size_t shared;
     bool fits;
 };
@@ -50,30 +54,42 @@ inline int gn_gcd(int a, int b) {
     return b ? gn_gcd(b, a % b) : a;
 }
 
-// `tensors` of the slice's size are held at once, and `sums` of each row and channel.
-template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, int tensors, int sums) {
-    constexpr int V = per_16<T>;
-    constexpr size_t sweet = 80 * 1024; // two or more such blocks share a processor
+// A group's channels in whole vectors and in two memory sectors at least; more, where few pixels
+// would leave the threads of a block without work, and as long as there are blocks for a GPU.
+template <typename T> int gn_slice_channels(const twk_group_norm_args &a) {
+    constexpr int V = per_16<T>, most = gn_threads * gn_chip_v;
+    constexpr int64_t busy = 4 * most, blocks = 256;
+    const int per_group = a.channels / a.groups, whole = per_group / gn_gcd(per_group, V) * V;
+    const int least = 64 / (int)sizeof(T);
+    int channels = smaller(ceil_div(least, whole) * whole, a.channels);
+    while (channels * a.pixels < busy && 2 * channels <= smaller(most, a.channels) &&
+           a.batch * ceil_div(a.channels, 2 * channels) >= blocks)
+        channels *= 2;
+    return channels <= most ? channels : 0;
+}
+
+// `bytes` of every element of the slice are held at once.
+template <typename T> GnSlice gn_slice(const twk_group_norm_args &a, size_t bytes) {
+    constexpr size_t sweet = 74 * 1024; // three such blocks share a processor
     GnSlice s = {};
-    const int per_group = a.channels / a.groups;
-    if (a.channels % V) return s;
-    const int64_t whole = (int64_t)per_group / gn_gcd(per_group, V) * V;
-    const int64_t least = 64 / (int64_t)sizeof(T); // two memory sectors
-    const int64_t channels = smaller<int64_t>(ceil_div(least, whole) * whole, a.channels);
-    if (channels / V > gn_threads) return s;
-    s.channels = (int)channels;
+    if (a.channels % per_16<T>) return s;
+    s.channels = gn_slice_channels<T>(a);
+    if (!s.channels) return s;
     s.slices = ceil_div(a.channels, s.channels);
-    s.lanes = s.channels / V;
+    s.lanes = s.channels / gn_chip_v;
     s.rows = gn_threads / s.lanes;
     const Limits limits = device_limits();
-    const size_t fixed = sums * shared_bytes<float>((size_t)s.rows * s.channels) +
+    // A block alone calculates nothing while it waits for memory: where there is much bandwidth for
+    // each processor, as with clusters, two passes are quicker.
+    const size_t most = limits.cluster > 1 ? limits.shared / 2 : limits.shared;
+    const size_t fixed = 2 * shared_bytes<float>((size_t)s.rows * s.channels) +
                          4 * shared_bytes<float>(2 * (size_t)s.channels);
     for (s.cluster = 1; s.cluster <= (int)limits.cluster; s.cluster *= 2) {
-        s.pixels = ceil_div<int64_t>(a.pixels, s.cluster);
-        const size_t bytes = (size_t)s.pixels * s.lanes * 16;
-        s.shared = tensors * bytes + fixed;
-        const bool last = s.cluster * 2 > (int)limits.cluster || s.pixels < 64;
-        if (s.shared <= (last ? limits.shared : smaller(sweet, limits.shared))) {
+        const int64_t pixels = ceil_div<int64_t>(a.pixels, s.cluster);
+        s.shared = (size_t)pixels * s.channels * bytes + fixed;
+        const bool last = s.cluster * 2 > (int)limits.cluster || pixels < 64;
+        if (s.shared <= (last ? most : smaller(sweet, most))) {
+            s.pixels = (int)pixels;
             s.fits = true;
             break;
         }
@@ -100,7 +116,7 @@ TW_DEVICE GnCoefficients<V> gn_coefficients(const twk_group_norm_args &a, int64_
         const float shift = a.shift ? to_float(static_cast<const T *>(a.shift)[at]) : 0.0f;
         r.mean[i] = mean[g];
         r.k[i] = rstd[g] * gamma * scale;
-        r.b[i] = beta * scale + shift;
+        r.b[i] = fma_rn(beta, scale, shift);
     }
     return r;
 }

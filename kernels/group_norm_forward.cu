@@ -1,9 +1,9 @@
 // GroupNorm forward, with SiLU and scale/shift: in one pass where a slice of a sample fits on chip,
-// else statistics, then application; or from statistics that another kernel left behind.
+// else statistics, then application; or from statistics that another kernel left behind, or from
+// mean and rstd as they are.
 #include "group_norm.cuh"
 
 #include "device/cluster.cuh"
-#include "device/copy.cuh"
 
 namespace tw {
 namespace {
@@ -123,18 +123,20 @@ __global__ void __launch_bounds__(gn_threads, 2)
 template <int V> TW_DEVICE void apply(const GnCoefficients<V> &k, bool with_silu, float (&v)[V]) {
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        v[i] = (v[i] - k.mean[i]) * k.k[i] + k.b[i];
+        v[i] = fma_rn(v[i] - k.mean[i], k.k[i], k.b[i]); // the same bits in every kernel
         if (with_silu) v[i] = silu(v[i]);
     }
 }
 
-// Work: as gn_stats_kernel; a thread keeps the coefficients of its V channels in registers.
+// Work: as gn_stats_kernel; a thread keeps the coefficients of its V channels in registers. With
+// `back` the blocks go from the end to the beginning: L2 may still have what was read last.
 // Limit: device memory, one read and one write.
 template <typename T, bool WIDE>
 __global__ void __launch_bounds__(gn_threads, 2)
-    gn_apply_kernel(const twk_group_norm_args a, GnWalk w) {
+    gn_apply_kernel(const twk_group_norm_args a, GnWalk w, int back) {
     constexpr int V = per_16<T>;
-    const int64_t n = blockIdx.x / w.chunks, first = blockIdx.x % w.chunks * w.chunk;
+    const int64_t item = back ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+    const int64_t n = item / w.chunks, first = item % w.chunks * w.chunk;
     const int64_t pixels = smaller(w.chunk, a.pixels - first);
     const int lane = threadIdx.x % w.lanes, row = threadIdx.x / w.lanes;
     if (row >= w.rows) return;
@@ -160,11 +162,11 @@ __global__ void __launch_bounds__(gn_threads, 2)
 // only what it copied itself; groups meet through shared memory, blocks through each other's.
 // Limit: device memory, one read and one write.
 template <typename T>
-__global__ void __launch_bounds__(gn_threads, 2)
+__global__ void __launch_bounds__(gn_threads, 4)
     gn_chip_kernel(const twk_group_norm_args a, GnSlice s) {
-    constexpr int V = per_16<T>;
+    constexpr int V = gn_chip_v;
     TW_SHARED(arena);
-    Bytes16 *data = arena.take<Bytes16>((size_t)s.pixels * s.lanes);
+    Four<T> *data = arena.take<Four<T>>((size_t)s.pixels * s.lanes);
     float *mean = arena.take<float>((size_t)s.rows * s.channels);
     float *m2 = arena.take<float>((size_t)s.rows * s.channels);
     const int per_group = a.channels / a.groups, slice_groups = s.channels / per_group;
@@ -176,21 +178,21 @@ __global__ void __launch_bounds__(gn_threads, 2)
     const int base_channel = (int)(item % s.slices) * s.channels;
     const int channels = smaller(s.channels, a.channels - base_channel); // the last slice is short
     const int groups = channels / per_group, first_group = base_channel / per_group;
-    const int64_t first = rank * s.pixels;
-    const int64_t pixels = larger<int64_t>(0, smaller(s.pixels, a.pixels - first));
+    const int64_t first = (int64_t)rank * s.pixels;
+    const int pixels = (int)larger<int64_t>(0, smaller<int64_t>(s.pixels, a.pixels - first));
     const int lane = threadIdx.x % s.lanes, row = threadIdx.x / s.lanes;
     const bool works = row < s.rows && lane * V < channels;
     const int64_t base = (n * a.pixels + first) * a.channels + base_channel + lane * V;
     if (works) {
         const GnRows<const T> x = gn_input<T>(a, n * a.pixels + first, base_channel + lane * V);
-        for (int64_t p = row; p < pixels; p += s.rows)
-            copy_async_16(data + p * s.lanes + lane, x.first + p * x.stride);
+        for (int p = row; p < pixels; p += s.rows)
+            copy_four(data + p * s.lanes + lane, x.first + p * x.stride);
         copy_async_commit();
         copy_async_wait<0>();
         Shifted<V> sums;
-        for (int64_t p = row; p < pixels; p += s.rows) {
+        for (int p = row; p < pixels; p += s.rows) {
             float v[V];
-            unpack(data[p * s.lanes + lane], v, T{});
+            unpack_four(data[p * s.lanes + lane], v, T{});
             sums.add(v);
         }
         sums.write(mean + row * s.channels + lane * V, m2 + row * s.channels + lane * V);
@@ -213,8 +215,8 @@ __global__ void __launch_bounds__(gn_threads, 2)
         }
         group_mean[g] = m.mean;
         group_rstd[g] = 1.0f / sqrtf(m.m2 / m.count + a.epsilon);
-        if (rank == 0 && a.mean) a.mean[n * a.groups + first_group + g] = m.mean;
-        if (rank == 0 && a.rstd) a.rstd[n * a.groups + first_group + g] = group_rstd[g];
+        if (rank == 0) a.mean[n * a.groups + first_group + g] = m.mean;
+        if (rank == 0) a.rstd[n * a.groups + first_group + g] = group_rstd[g];
     }
     // Nobody leaves while others may still read its moments.
     if (s.cluster > 1)
@@ -225,11 +227,11 @@ __global__ void __launch_bounds__(gn_threads, 2)
     const GnCoefficients<V> k =
         gn_coefficients<T, V>(a, n, base_channel + lane * V, group_mean, group_rstd, first_group);
     T *y = static_cast<T *>(a.y) + base;
-    for (int64_t p = row; p < pixels; p += s.rows) {
+    for (int p = row; p < pixels; p += s.rows) {
         float v[V];
-        unpack(data[p * s.lanes + lane], v, T{});
+        unpack_four(data[p * s.lanes + lane], v, T{});
         apply<V>(k, a.silu, v);
-        store<true>(y + p * a.channels, V, v);
+        store_four(y + (int64_t)p * a.channels, v);
     }
 }
 
@@ -250,6 +252,18 @@ twk_status launch_chip(const twk_group_norm_args &a, const GnSlice &s, twk_strea
     return TW_LAUNCH((gn_chip_kernel<T>), config, a, s);
 }
 
+template <typename T> bool reads_twice(const twk_group_norm_args &a) {
+    return !is_wide<T>(a) || !gn_slice<T>(a, sizeof(T)).fits;
+}
+
+template <typename T>
+twk_status launch_apply(const twk_group_norm_args &a, const GnWalk &w, bool back,
+                        const LaunchConfig &config) {
+    return with_flag(is_wide<T>(a), [&](auto flag) {
+        return TW_LAUNCH((gn_apply_kernel<T, decltype(flag)::value>), config, a, w, (int)back);
+    });
+}
+
 template <typename T> twk_status launch_two_pass(const twk_group_norm_args &a, twk_stream stream) {
     const GnWalk w = gn_walk<T>(a);
     const twk_moments *partial = a.partial;
@@ -259,14 +273,14 @@ template <typename T> twk_status launch_two_pass(const twk_group_norm_args &a, t
     config.stream = stream;
     if (!grid_for(a.batch * w.chunks, 1, &config.grid))
         return fail(TWK_BAD_ARGUMENT, "group norm: more pixels than a grid can hold");
-    const bool wide = is_wide<T>(a);
+    if (a.given) return launch_apply<T>(a, w, false, config);
     if (!partial) {
         LaunchConfig stats = config;
         stats.shared = 2 * shared_bytes<float>((size_t)w.rows * w.tile_channels) +
                        shared_bytes<Moments>((size_t)a.groups);
         if (stats.shared > device_limits().shared)
             return fail(TWK_UNSUPPORTED, "group norm: too many groups for shared memory");
-        const twk_status status = with_flag(wide, [&](auto flag) {
+        const twk_status status = with_flag(is_wide<T>(a), [&](auto flag) {
             return TW_LAUNCH((gn_stats_kernel<T, decltype(flag)::value>), stats, a, w,
                              static_cast<twk_moments *>(a.workspace));
         });
@@ -280,10 +294,7 @@ template <typename T> twk_status launch_two_pass(const twk_group_norm_args &a, t
         return fail(TWK_BAD_ARGUMENT, "group norm: more groups than a grid can hold");
     const twk_status status =
         TW_LAUNCH(gn_finish_kernel, finish, a, partial, partials, pixels_per_partial);
-    if (status != TWK_OK) return status;
-    return with_flag(wide, [&](auto flag) {
-        return TW_LAUNCH((gn_apply_kernel<T, decltype(flag)::value>), config, a, w);
-    });
+    return status == TWK_OK ? launch_apply<T>(a, w, true, config) : status;
 }
 
 } // namespace
@@ -315,6 +326,7 @@ using namespace tw;
 
 extern "C" size_t twk_group_norm_workspace(const twk_group_norm_args *args) {
     if (!args || args->channels <= 0 || args->groups <= 0 || args->pixels <= 0) return 0;
+    if (args->given) return 0;
     // The same for every path, so that it depends on the shape only.
     int64_t chunks = 0;
     if (args->format == TWK_F32)
@@ -324,22 +336,31 @@ extern "C" size_t twk_group_norm_workspace(const twk_group_norm_args *args) {
     return (size_t)(args->batch * chunks * args->groups) * sizeof(twk_moments);
 }
 
+extern "C" int twk_group_norm_reads_twice(const twk_group_norm_args *args) {
+    if (gn_check(args) != TWK_OK) return 0;
+    int twice = 0;
+    with_format(args->format, [&](auto t) {
+        twice = reads_twice<decltype(t)>(*args);
+        return TWK_OK;
+    });
+    return twice;
+}
+
 extern "C" twk_status twk_group_norm_forward(const twk_group_norm_args *args, twk_stream stream) {
     const twk_status status = gn_check(args);
     if (status != TWK_OK) return status;
     const twk_group_norm_args &a = *args;
     TW_REQUIRE(a.y, "group norm: y is needed");
+    TW_REQUIRE(!a.partial || !a.given, "group norm: either statistics or mean and rstd");
     TW_REQUIRE(!a.partial || (a.n_partials > 0 && a.pixels_per_partial > 0 &&
                               a.n_partials == ceil_div(a.pixels, a.pixels_per_partial)),
                "group norm: the partial statistics must cover the pixels");
-    TW_REQUIRE(a.partial || (a.workspace && a.workspace_bytes >= twk_group_norm_workspace(args)),
+    TW_REQUIRE(a.partial || a.given ||
+                   (a.workspace && a.workspace_bytes >= twk_group_norm_workspace(args)),
                "group norm: needs more workspace");
     return with_format(a.format, [&](auto t) {
         using T = decltype(t);
-        if (!a.partial && is_wide<T>(a)) {
-            const GnSlice s = gn_slice<T>(a, 1, 2);
-            if (s.fits) return launch_chip<T>(a, s, stream);
-        }
-        return launch_two_pass<T>(a, stream);
+        if (a.partial || a.given || reads_twice<T>(a)) return launch_two_pass<T>(a, stream);
+        return launch_chip<T>(a, gn_slice<T>(a, sizeof(T)), stream);
     });
 }

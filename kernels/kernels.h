@@ -186,6 +186,7 @@ typedef struct twk_group_norm_args {
     float *mean, *rstd; /* [batch, groups]: forward writes, backward reads */
     /* forward */
     void *y;
+    int given; /* mean and rstd are there already: y gets the bits that it had when they were made */
     /* Statistics that another kernel left behind, [batch, n_partials, groups]; partial i covers
      * pixels [i, i + 1) * pixels_per_partial of the sample. NULL: from x. */
     const twk_moments *partial;
@@ -205,6 +206,10 @@ typedef struct twk_group_norm_args {
 } twk_group_norm_args;
 
 size_t twk_group_norm_workspace(const twk_group_norm_args *args);
+/* Whether x is read for its statistics and once more for y; backward, x and dy for their sums and
+ * once more for dx: a sample does not fit on chip. */
+int twk_group_norm_reads_twice(const twk_group_norm_args *args);
+int twk_group_norm_backward_reads_twice(const twk_group_norm_args *args);
 twk_status twk_group_norm_forward(const twk_group_norm_args *args, twk_stream stream);
 size_t twk_group_norm_backward_workspace(const twk_group_norm_args *args);
 twk_status twk_group_norm_backward(const twk_group_norm_args *args, twk_stream stream);
