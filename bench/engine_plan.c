@@ -85,8 +85,9 @@ static double moved(const tw_plan *plan, const tw_node *n, tw_value v) {
     return bytes * (double)x->dim[x->rank - 1] / (double)d->dim[1];
 }
 
-/* What a call reads and writes, each tensor once; those inside of it are in no memory. */
-static double bytes_of(const tw_plan *plan, const tw_node *const *nodes, int n) {
+/* What a call reads and writes, each tensor once; those inside of it are in no memory, but for
+ * `stored`. */
+static double bytes_of(const tw_plan *plan, const tw_node *const *nodes, int n, tw_value stored) {
     double sum = 0;
     for (int side = 0; side < 2; side++) {
         tw_value seen[TW_REGION_MAX_OPS * (TW_OP_MAX_IN + TW_OP_MAX_OUT)];
@@ -95,7 +96,7 @@ static double bytes_of(const tw_plan *plan, const tw_node *const *nodes, int n) 
             const tw_value *values = side ? nodes[i]->out : nodes[i]->in;
             for (int k = 0; k < (side ? nodes[i]->n_out : nodes[i]->n_in); k++) {
                 const tw_value v = values[k];
-                bool known = v == TW_NONE || plan->values[v].virtual_;
+                bool known = v == TW_NONE || (plan->values[v].virtual_ && v != stored);
                 for (int j = 0; j < count && !known; j++) known = seen[j] == v;
                 if (known) continue;
                 seen[count++] = v;
@@ -182,13 +183,43 @@ static const bench_row *nearest(bench_kind kind, const traits *t, double flops) 
     return best;
 }
 
-/* Percent of the copy bandwidth that a call without a matrix product should reach: what the
- * kernels' plan has for large and for small ones of its class. */
-static double memory_percent(tw_op_class class, tw_op_kind kind, double bytes) {
-    const bool small = bytes < 48e6;
-    if (class == TW_CLASS_NORM)
-        return kind == TW_OP_GROUP_NORM ? (small ? 60 : 85) : small ? 50 : 75;
-    return small ? 60 : 90;
+/* The row for a normalisation: in as many reads, with the work that is nearest; of bf16. */
+static const bench_row *nearest_norm(const tw_plan *plan, const tw_node *node, bool given,
+                                     double bytes) {
+    const bool backward = node->kind == TW_OP_GROUP_NORM_BWD;
+    const tw_desc *x = &plan->values[node->in[backward]].desc;
+    void *some = (void *)(uintptr_t)256; /* aligned as a plan's memory is */
+    const twk_group_norm_args a = {.batch = x->dim[0],
+                                   .pixels = tw_desc_count(x) / x->dim[0] / x->dim[x->rank - 1],
+                                   .channels = (int)x->dim[x->rank - 1],
+                                   .groups = node->attr.norm.groups,
+                                   .format = TWK_BF16,
+                                   .x = some,
+                                   .y = some,
+                                   .dy = some,
+                                   .dx = some,
+                                   .mean = some,
+                                   .rstd = some};
+    const bool twice = backward ? twk_group_norm_backward_reads_twice(&a)
+                                : !given && twk_group_norm_reads_twice(&a);
+    const bench_row *best = NULL;
+    double least = INFINITY;
+    for (size_t i = 0; i < n_rows; i++) {
+        const bench_row *r = &rows[i];
+        if (r->kind != (backward ? BENCH_NORM_BACKWARD : BENCH_NORM_FORWARD) ||
+            r->format != TWK_BF16 || r->twice != twice || r->given != given)
+            continue;
+        const double distance = fabs(log(bench_bytes(r) / bytes));
+        if (distance < least) least = distance, best = r;
+    }
+    return best;
+}
+
+/* Percent of the copy bandwidth that a call without a matrix product should reach. */
+static double memory_percent(const tw_plan *plan, const tw_node *main, double bytes) {
+    if (tw_op_class_of(main->kind) != TW_CLASS_NORM) return bytes < 48e6 ? 60 : 90;
+    const bool given = main->kind == TW_OP_GROUP_NORM && main->n_in > 5;
+    return nearest_norm(plan, main, given, bytes)->percent;
 }
 
 static void add(cost *to, const cost *c) {
@@ -200,18 +231,36 @@ static void add(cost *to, const cost *c) {
     to->libraries += c->libraries;
 }
 
+/* GroupNorm behind a convolution that has measured its input: its statistics' parts are gathered,
+ * then it is applied. */
+static void add_measured_norm(prediction *p, const tw_plan *plan, const tw_node *norm) {
+    cost c = {.launches = 2, .bytes = bytes_of(plan, &norm, 1, norm->in[0])};
+    c.floor = c.bytes / BENCH_REFERENCE_BANDWIDTH;
+    c.own = c.libraries = c.floor / (nearest_norm(plan, norm, true, c.bytes)->percent / 100) +
+                          c.launches * BENCH_LAUNCH_SECONDS;
+    add(&p->all, &c);
+    add(&p->classes[TW_CLASS_NORM], &c);
+}
+
 static void add_step(prediction *p, const tw_plan *plan, const tw_step *step, bool optimizer) {
     const tw_node *nodes[TW_REGION_MAX_OPS], *product = NULL;
-    const int n = executed(plan, step, nodes);
+    int n = executed(plan, step, nodes);
     cost c = {.launches = 1};
     bool upsampled = false;
+    tw_value stored = TW_NONE;
     for (int i = 0; i < n; i++) {
+        if (product && nodes[i]->kind == TW_OP_GROUP_NORM) {
+            stored = nodes[i]->in[0];
+            add_measured_norm(p, plan, nodes[i]);
+            n = i;
+            break;
+        }
         const double flops = tw_node_flops(plan, nodes[i]);
         if (flops > 0) product = nodes[i];
         c.flops += flops;
         upsampled |= nodes[i]->kind == TW_OP_UPSAMPLE_NEAREST;
     }
-    c.bytes = bytes_of(plan, nodes, n);
+    c.bytes = bytes_of(plan, nodes, n, stored);
     const double memory = c.bytes / BENCH_REFERENCE_BANDWIDTH;
     const double products = c.flops / BENCH_REFERENCE_BF16;
     const double gaps = c.launches * BENCH_LAUNCH_SECONDS;
@@ -228,7 +277,7 @@ static void add_step(prediction *p, const tw_plan *plan, const tw_step *step, bo
         c.own = c.floor / (r->percent / 100) + gaps;
         c.libraries = c.floor / (library / 100) + gaps;
     } else {
-        c.own = c.libraries = c.floor / (memory_percent(class, kind, c.bytes) / 100) + gaps;
+        c.own = c.libraries = c.floor / (memory_percent(plan, nodes[main], c.bytes) / 100) + gaps;
     }
     add(&p->all, &c);
     add(&p->classes[class], &c);

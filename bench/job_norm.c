@@ -1,26 +1,36 @@
-/* GroupNorm with SiLU, forward and backward. */
+/* GroupNorm with SiLU, forward and backward, of one tensor or of two side by side. */
 #include <math.h>
 
 #include "job.h"
 
 static void norm_make(const bench_row *r, bench_memory *m, bench_call *call) {
-    const int64_t total = bench_elements(r);
+    const int64_t total = bench_elements(r), second = r->n * r->h * r->w * r->second;
     call->u.norm = (twk_group_norm_args){.batch = r->n,
                                          .pixels = r->h * r->w,
                                          .channels = (int)r->c,
+                                         .channels2 = r->second,
                                          .groups = r->groups,
                                          .epsilon = 1e-5f,
                                          .silu = 1,
                                          .format = r->format,
-                                         .x = bench_normals(m, r->format, total, 0.5f),
+                                         .x = bench_normals(m, r->format, total - second, 0.5f),
                                          .gamma = bench_floats(m, r->c, 0.5f),
                                          .beta = bench_floats(m, r->c, 0.5f),
                                          .mean = bench_zeros(m, (size_t)(r->n * r->groups) * 4),
                                          .rstd = bench_zeros(m, (size_t)(r->n * r->groups) * 4)};
     twk_group_norm_args *a = &call->u.norm;
+    if (second) a->x2 = bench_normals(m, r->format, second, 0.5f);
     a->y = bench_raw(m, (size_t)total * bench_format_bytes(r->format));
     a->workspace_bytes = twk_group_norm_workspace(a);
     a->workspace = bench_raw(m, a->workspace_bytes);
+}
+
+/* As it is when mean and rstd are there: those of the forward pass. */
+static void forward_make(const bench_row *r, bench_memory *m, bench_call *call) {
+    norm_make(r, m, call);
+    if (!r->given || m->failed) return;
+    m->failed = twk_group_norm_forward(&call->u.norm, NULL) != TWK_OK;
+    call->u.norm.given = 1;
 }
 
 static twk_status forward_run(const bench_call *call, twk_stream s) {
@@ -35,7 +45,9 @@ static void backward_make(const bench_row *r, bench_memory *m, bench_call *call)
         m->failed = true;
         return;
     }
+    const int64_t first = r->n * r->h * r->w * (r->c - r->second);
     a->dx = a->y;
+    if (r->second) a->dx2 = (char *)a->y + (size_t)first * bench_format_bytes(r->format);
     a->dy = bench_normals(m, r->format, bench_elements(r), 0.5f);
     a->dgamma = bench_zeros(m, (size_t)r->c * 4);
     a->dbeta = bench_zeros(m, (size_t)r->c * 4);
@@ -54,6 +66,21 @@ typedef struct sample {
     const double *mean, *rstd;     /* of the groups */
     int64_t pixels, channels, per; /* per: channels of a group */
 } sample;
+
+/* Sample `at` of a tensor, or of two side by side. */
+static const double *fetch_sample(bench_check *k, const twk_group_norm_args *a, const void *one,
+                                  const void *two, int64_t at) {
+    const int64_t last = two ? a->channels2 : 0, first = a->channels - last, n = a->pixels;
+    const double *x = bench_fetch(k, a->format, one, at * n * first, n * first);
+    if (!two) return x;
+    const double *x2 = bench_fetch(k, a->format, two, at * n * last, n * last);
+    double *both = bench_hold(k, n * a->channels);
+    for (int64_t i = 0; !k->failed && i < n * a->channels; i++) {
+        const int64_t p = i / a->channels, c = i % a->channels;
+        both[i] = c < first ? x[p * first + c] : x2[p * last + c - first];
+    }
+    return both;
+}
 
 static void moments_of(const sample *s, double epsilon, double *mean, double *rstd) {
     const int64_t n = s->pixels * s->channels;
@@ -80,7 +107,7 @@ static void forward_check(const bench_row *r, const bench_call *call, bench_chec
     const int64_t n = a->pixels * a->channels;
     for (int part = 0; part < 2; part++) {
         const int64_t at = part ? r->n - 1 : 0;
-        sample s = {.x = bench_fetch(k, a->format, a->x, at * n, n)};
+        sample s = {.x = fetch_sample(k, a, a->x, a->x2, at)};
         const double *y = bench_fetch(k, a->format, a->y, at * n, n);
         double *mean = bench_hold(k, a->groups), *rstd = bench_hold(k, a->groups);
         if (!fetch_parameters(a, k, &s)) return;
@@ -99,7 +126,7 @@ static void forward_check(const bench_row *r, const bench_call *call, bench_chec
     k->of = "first and last sample";
 }
 
-const bench_family bench_norm_forward = {norm_make, forward_run, forward_check, NULL, "none"};
+const bench_family bench_norm_forward = {forward_make, forward_run, forward_check, NULL, "none"};
 
 /* The gradient before SiLU at x[i] of channel c, and h = (x - mean) rstd. */
 static bench_value before_silu(const sample *s, int64_t i, int64_t c, double mean, double rstd,
@@ -113,11 +140,11 @@ static bench_value before_silu(const sample *s, int64_t i, int64_t c, double mea
 
 static void check_dx(const twk_group_norm_args *a, int64_t at, bench_check *k) {
     const int64_t n = a->pixels * a->channels;
-    sample s = {.x = bench_fetch(k, a->format, a->x, at * n, n),
+    sample s = {.x = fetch_sample(k, a, a->x, a->x2, at),
                 .dy = bench_fetch(k, a->format, a->dy, at * n, n),
                 .mean = bench_fetch(k, TWK_F32, a->mean, at * a->groups, a->groups),
                 .rstd = bench_fetch(k, TWK_F32, a->rstd, at * a->groups, a->groups)};
-    const double *dx = bench_fetch(k, a->format, a->dx, at * n, n);
+    const double *dx = fetch_sample(k, a, a->dx, a->dx2, at);
     double *sums = bench_hold(k, 4 * a->groups); /* of f d and f d h: value, terms */
     if (!fetch_parameters(a, k, &s)) return;
     const double size = (double)(s.per * s.pixels);
@@ -146,9 +173,11 @@ static void check_dx(const twk_group_norm_args *a, int64_t at, bench_check *k) {
 
 /* The parameters' gradients are sums over the batch: a few channels, all of their elements. */
 static void check_parameters(const twk_group_norm_args *a, bench_check *k) {
-    const int64_t few = a->channels < 8 ? a->channels : 8, first = a->channels - few;
+    const int64_t width = a->channels2 ? a->channels2 : a->channels; /* of the tensor with them */
+    const int64_t few = width < 8 ? width : 8, first = a->channels - few;
     const int64_t rows = a->batch * a->pixels;
-    sample s = {.x = bench_fetch_columns(k, a->format, a->x, rows, a->channels, first, few),
+    sample s = {.x = bench_fetch_columns(k, a->format, a->channels2 ? a->x2 : a->x, rows, width,
+                                         width - few, few),
                 .dy = bench_fetch_columns(k, a->format, a->dy, rows, a->channels, first, few),
                 .mean = bench_fetch(k, TWK_F32, a->mean, 0, a->batch * a->groups),
                 .rstd = bench_fetch(k, TWK_F32, a->rstd, 0, a->batch * a->groups)};

@@ -8,17 +8,17 @@ const char *bench_format_name(twk_format format) {
 }
 
 void bench_shape_text(const bench_row *r, char text[BENCH_SHAPE_TEXT]) {
-    const int used =
-        snprintf(text, BENCH_SHAPE_TEXT, "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64, r->n, r->h,
-                 r->w, r->c);
-    char second[32];
-    snprintf(second, sizeof second, " (%" PRId64 "+%d)", r->c - r->second, r->second);
+    int used = snprintf(text, BENCH_SHAPE_TEXT, "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64,
+                        r->n, r->h, r->w, r->c);
+    if (r->second)
+        used += snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " (%" PRId64 "+%d)",
+                         r->c - r->second, r->second);
     if (r->groups) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " g%d", r->groups);
     if (r->keys) snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, " keys %d", r->keys);
     if (r->out_channels)
-        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, "%s%s -> %d%s%s",
-                 r->second ? second : "", r->upsampled ? " up" : "", r->out_channels,
-                 r->stride == 2 ? " stride 2" : "", r->tf32 ? " tf32" : "");
+        snprintf(text + used, BENCH_SHAPE_TEXT - (size_t)used, "%s -> %d%s%s",
+                 r->upsampled ? " up" : "", r->out_channels, r->stride == 2 ? " stride 2" : "",
+                 r->tf32 ? " tf32" : "");
 }
 
 void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
@@ -52,7 +52,7 @@ void bench_print_page(FILE *out, const bench_row *rows, size_t count) {
           "ratio what the kernel should reach of it. A library is given one image where the "
           "kernel reads two,\n"
           "and an upsampled one where the kernel upsamples: making them is not counted.\n\n"
-          "Shapes are n x h x w x c of the input (c of two images: a + b); of a product, n of h "
+          "Shapes are n x h x w x c of the input (c of two tensors: a + b); of a product, n of h "
           "* w rows by c\n"
           "columns; of attention, samples x heads x queries x columns of a head.\n\n"
           "| kernel | shape | format | bytes | formula | GFLOP | executed | floor us | "

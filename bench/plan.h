@@ -48,6 +48,8 @@ typedef struct bench_row {
     twk_format format;
     int64_t n, h, w, c;
     int groups;               /* of the norm, else 0 */
+    bool twice;               /* of the norm: what it reads it reads twice */
+    bool given;               /* of the norm: mean and rstd are there already */
     bool noisy;               /* eta 1 */
     double bytes_per_element; /* that must cross device memory */
     const char *formula;      /* of these bytes; b is the format's size */
@@ -57,7 +59,7 @@ typedef struct bench_row {
     /* Convolutions: x is n, h, w, c; the padding keeps the size, halves it with stride 2. Products:
      * n of h * w rows by c columns, times c by out_channels. */
     int out_channels, kernel, stride;
-    int second;     /* of the c channels those of a second image; 0: there is one */
+    int second;     /* of the c channels those of a second image; 0: there is one; norms, too */
     bool upsampled; /* the image is read as if it were twice as high and wide */
     /* Attention: n samples, h heads, w queries, c columns a head. */
     int keys;

@@ -37,8 +37,9 @@ typedef enum tw_op_kind {
     TW_OP_CONV2D_BWD_WEIGHT,
     /* u = gamma (x - mean) rstd + beta; with ss[N,V], whose 2C columns from attr.norm.column on are
      * (s, b): u = u (1 + s) + b; y = silu(u) if attr.norm.silu.  in: x[N,...,C], gamma[C], beta[C],
-     * [ss?]; out: y, mean[N,G], rstd[N,G] (variance is the biased one); gamma, beta, their
-     * gradients, mean and rstd are S */
+     * [ss?], [mean?, rstd?]; out: y, [mean? [N,G], rstd? [N,G]] (variance is the biased one), which
+     * are in or out; the same y to the bit either way. gamma, beta, their gradients, mean and rstd
+     * are S */
     TW_OP_GROUP_NORM,
     /* in: dy, x, gamma, beta, [ss?], mean, rstd; out: dx, dgamma +=, dbeta +=, [dss?], whose other
      * columns stay */

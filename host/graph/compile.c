@@ -111,8 +111,7 @@ static void hide(const tw_plan *plan, tw_region *region, const tw_value *values)
 static void make_region(const tw_plan *plan, int first, tw_region *region, tw_value *values) {
     memset(region, 0, sizeof *region);
     region->tf32 = plan->tf32;
-    /* The backward pass may make a normalisation again, alone and with the same bits. */
-    region->measures = tw_plan_fuses(plan, TW_FUSION_NORM_STATISTICS) && !plan->forward_nodes;
+    region->measures = tw_plan_fuses(plan, TW_FUSION_NORM_STATISTICS);
     int i = first, last = first;
     tw_value last_out = TW_NONE;
     while (i < plan->n_nodes && region->n_ops < TW_REGION_MAX_OPS) {

@@ -40,7 +40,8 @@ typedef enum tw_fusion {
     TW_FUSION_NORM_SILU = 1, /* "norm-silu": GroupNorm and SiLU */
     TW_FUSION_EPILOGUE = 2,  /* "epilogue": a convolution or linear layer, the time embedding's
                               * vector, the residual with its factor, SiLU */
-    TW_FUSION_NORM_STATISTICS = 4, /* "norm-statistics": what comes before GroupNorm measures it */
+    TW_FUSION_NORM_STATISTICS = 4, /* "norm-statistics": convolutions measure what GroupNorm would
+                                    * else read twice */
     TW_FUSION_CONCAT = 8,     /* "concat": skips are read, and their gradients written, in place
                                * of a joint tensor */
     TW_FUSION_UPSAMPLE = 16,  /* "upsample": convolutions read the small image */

@@ -29,6 +29,13 @@ inline const char *const kAttention =
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": 8,
     "norm_num_groups": 4, "num_class_embeds": 4})";
+// Channels that are no vectors: convolutions measure what is normalised next.
+inline const char *const kMeasured =
+    R"({"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1,
+    "out_channels": 1, "block_out_channels": [6, 18], "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D"], "add_attention": false,
+    "norm_num_groups": 3, "num_class_embeds": 4})";
 // Twice the channels: a learned variance.
 inline const char *const kLearned =
     R"({"_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 3,

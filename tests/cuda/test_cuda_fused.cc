@@ -227,19 +227,21 @@ TEST_F(CudaFused, Concatenations) {
 
 TEST_F(CudaFused, MeasuredConvolutions) {
     Random random(326);
-    const Shape x{2, 8, 8, 5}, y{2, 8, 8, 16}, w{16, 3, 3, 5}, c{16};
+    // Channels that are no vectors: the norm would read its input twice.
+    const Shape x{2, 8, 8, 5}, y{2, 8, 8, 18}, w{18, 3, 3, 5}, c{18}, stats{2, 9};
     const Arg xs = Real(x, random.Normal(x)), ws = Real(w, random.Normal(w));
-    const Op norm{TW_OP_GROUP_NORM,
-                  Norm4(),
-                  {Previous(), Real(c, random.Normal(c)), Real(c, random.Normal(c))},
-                  {Out(y), Out({2, 4}), Out({2, 4})}};
+    Op norm{TW_OP_GROUP_NORM,
+            Norm4(),
+            {Previous(), Real(c, random.Normal(c)), Real(c, random.Normal(c))},
+            {Out(y), Out(stats), Out(stats)}};
+    norm.attr.norm.groups = 9;
     tw_op_attr half = NoAttr();
     half.axpby = {0.5, 0.5};
     for (const bool hidden : {false, true}) {
         const Arg out = hidden ? Hidden(y) : Out(y);
         const Op conv{TW_OP_CONV2D, Conv(), {xs, ws, Real(c, random.Normal(c))}, {out}};
         const Op vector{
-            TW_OP_ADD_VEC, NoAttr(), {Previous(), Real({2, 16}, random.Normal({2, 16}))}, {out}};
+            TW_OP_ADD_VEC, NoAttr(), {Previous(), Real({2, 18}, random.Normal({2, 18}))}, {out}};
         const Op sum{TW_OP_AXPBY, half, {Previous(), Real(y, random.Normal(y))}, {out}};
         const Op silu{TW_OP_ACT, NoAttr(), {Previous()}, {out}};
         Op inner = conv, before = vector;
@@ -247,13 +249,26 @@ TEST_F(CudaFused, MeasuredConvolutions) {
         Same({conv, norm}, 2, "convolution", true);
         Same({inner, before, sum, norm}, 4, "and what is added", true);
         Same({inner, silu, norm}, 3, "and SiLU", true);
-        Same({conv, norm}, 1, "where norms are made again");
+        Same({conv, norm}, 1, "not asked for");
+        Op again = norm;
+        again.in.resize(4, Absent());
+        again.in.push_back(Real(stats, random.Normal(stats)));
+        again.in.push_back(Real(stats, Values(18, 1.25)));
+        again.out.resize(1);
+        Same({conv, again}, 1, "from statistics that are there", true);
     }
+    const Shape even{2, 8, 8, 16}, sixteen{16, 3, 3, 5};
+    Op once = norm;
+    once.attr = Norm4();
+    once.in[1] = once.in[2] = Real({16}, random.Normal({16}));
+    once.out = {Out(even), Out({2, 4}), Out({2, 4})};
+    const Op before{TW_OP_CONV2D, Conv(), {xs, Real(sixteen, random.Normal(sixteen))}, {Out(even)}};
+    Same({before, once}, 1, "a norm that reads its input once", true);
     Op three = norm; // its groups lie across tiles
-    three.attr.norm.groups = 2;
-    three.in[1] = three.in[2] = Real({192}, random.Normal({192}));
-    const Shape wide{2, 8, 8, 192}, weights{192, 3, 3, 5};
-    three.out = {Out(wide), Out({2, 2}), Out({2, 2})};
+    three.attr.norm.groups = 3;
+    three.in[1] = three.in[2] = Real({189}, random.Normal({189}));
+    const Shape wide{2, 8, 8, 189}, weights{189, 3, 3, 5};
+    three.out = {Out(wide), Out({2, 3}), Out({2, 3})};
     const Op conv{
         TW_OP_CONV2D, Conv(), {xs, Real(weights, random.Normal(weights))}, {Hidden(wide)}};
     Same({conv, three}, 1, "groups that are no part of a tile", true);

@@ -95,6 +95,10 @@ TEST_F(CudaOps, GroupNorm) {
                                ss ? Real({n, 2 * c}, random.Normal({n, 2 * c})) : Absent()},
                               {Out(x), Out({n, groups}), Out({n, groups})}};
                 Same(norm, "norm", 64);
+                const auto first = RunOp(norm, TW_F32, 1, kOwn);
+                const Op again = FromStatistics(norm, first);
+                Same(again, "norm from its statistics", 64);
+                EXPECT_EQ(RunOp(again, TW_F32, 1, kOwn)[0], first[0]);
                 Same(NormBackward(norm, RunOp(norm, TW_F64), random, ss), "backward", 256);
             }
 }

@@ -75,7 +75,7 @@ Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_
 }
 
 TEST_F(CudaTraining, TrainsAsTheCpuDoes) {
-    for (const char *config : {kMlp, kUnet, kAttention}) {
+    for (const char *config : {kMlp, kUnet, kAttention, kMeasured}) {
         std::vector<Training> r;
         OnBoth([&](tw_context *ctx) { r.push_back(Train(ctx, config)); });
         const double loss = Distance(r[1].losses, r[0].losses),
@@ -121,7 +121,7 @@ TEST_F(CudaTraining, TrainsInLowPrecisionAsTheCpuDoes) {
 }
 
 TEST_F(CudaTraining, RecomputationKeepsTheBits) {
-    for (const char *config : {kMlp, kUnet, kAttention}) {
+    for (const char *config : {kMlp, kUnet, kAttention, kMeasured}) {
         Context c(TW_DEVICE_CUDA);
         const Training none = Train(c.get(), config);
         for (tw_recompute recompute : {TW_RECOMPUTE_NORMS, TW_RECOMPUTE_BLOCKS}) {

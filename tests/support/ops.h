@@ -282,6 +282,16 @@ inline std::vector<Values> RunOp(const Op &op, tw_dtype precision, int threads =
     return chain.Outputs(0);
 }
 
+// A normalisation again, from what its first run left.
+inline Op FromStatistics(const Op &norm, const std::vector<Values> &first) {
+    Op again = norm;
+    again.in.resize(4, Absent());
+    again.in.push_back(Real(norm.out[1].shape, first[1]));
+    again.in.push_back(Real(norm.out[2].shape, first[2]));
+    again.out.resize(1);
+    return again;
+}
+
 // Why an operation is refused; "" if it is not.
 inline std::string Refusal(const Op &op, tw_dtype precision = TW_F32,
                            const char *provider = "cpu-reference") {

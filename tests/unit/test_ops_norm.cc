@@ -102,6 +102,31 @@ TEST(GroupNorm, IsItsFormula) {
     }
 }
 
+// To the bit, whatever stands for the data.
+TEST(GroupNorm, TakesMeanAndDeviation) {
+    Random random(49);
+    for (const NormCase &c : NormGrid()) {
+        const Op op = MakeNorm(c, random);
+        const auto exact = RunOp(op, TW_F64);
+        EXPECT_EQ(RunOp(FromStatistics(op, exact), TW_F64)[0], exact[0]);
+        for (const char *provider : kFloatProviders) {
+            SCOPED_TRACE(provider);
+            const auto first = RunOp(op, TW_F32, 2, provider);
+            EXPECT_EQ(RunOp(FromStatistics(op, first), TW_F32, 2, provider)[0], first[0]);
+            auto other = first;
+            other[2][0] *= 1.5;
+            EXPECT_NE(RunOp(FromStatistics(op, other), TW_F32, 2, provider)[0], first[0]);
+        }
+    }
+    const Op op = MakeNorm({{2, 3, 3, 8}, 2, true, false}, random);
+    const Op again = FromStatistics(op, RunOp(op, TW_F64));
+    Op both = again, neither = again, half = again;
+    both.out = op.out;
+    neither.in.resize(4);
+    half.in.resize(5);
+    for (const Op &bad : {both, neither, half}) EXPECT_NE(Refusal(bad), "");
+}
+
 double Largest(const Values &v) {
     double largest = 0;
     for (double x : v) largest = std::max(largest, std::fabs(x));

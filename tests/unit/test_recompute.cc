@@ -195,6 +195,34 @@ TEST_F(RecomputePlan, OnlyWhatIsRead) {
     }
 }
 
+// A normalisation is measured once.
+TEST_F(RecomputePlan, NormsAreMadeFromTheirStatistics) {
+    for (tw_recompute recompute : {TW_RECOMPUTE_NORMS, TW_RECOMPUTE_BLOCKS}) {
+        create(recompute);
+        const int64_t shape[] = {4, 3, 8}, eight[] = {8}, square[] = {8, 8};
+        tw_value x = tw_plan_input(plan, "x", TW_F32, 3, shape);
+        tw_value g = tw_plan_parameter(plan, "g", 1, eight),
+                 b = tw_plan_parameter(plan, "b", 1, eight);
+        tw_value w = tw_plan_parameter(plan, "w", 2, square);
+        tw_plan_begin_block(plan);
+        tw_value y = tw_plan_linear(plan, tw_plan_group_norm(plan, x, g, b, TW_NONE, {2, 1e-5, 1}),
+                                    w, TW_NONE);
+        tw_plan_end_block(plan);
+        tw_value loss = tw_plan_mse(plan, y, x, TW_NONE, nullptr);
+        ASSERT_EQ(tw_plan_backward(plan, loss, 1.0), TW_OK);
+        tw_plan_keep(plan, loss);
+        ASSERT_EQ(tw_plan_compile(plan), TW_OK) << tw_context_error(ctx);
+        std::vector<tw_node> norms;
+        for (int i = 0; i < plan->n_nodes; i++)
+            if (plan->nodes[i].live && plan->nodes[i].kind == TW_OP_GROUP_NORM)
+                norms.push_back(plan->nodes[i]);
+        ASSERT_EQ(norms.size(), 2u);
+        EXPECT_EQ(norms[1].n_in, 6);
+        EXPECT_EQ(norms[1].n_out, 1);
+        for (int k = 0; k < 2; k++) EXPECT_EQ(norms[1].in[4 + k], norms[0].out[1 + k]);
+    }
+}
+
 // A block that no gradient reaches, and one whose inside is read from elsewhere.
 TEST_F(RecomputePlan, BlocksKeepWhatOthersRead) {
     create(TW_RECOMPUTE_BLOCKS);

@@ -18,7 +18,7 @@ void tw_fast_attention_bwd(const tw_ref_call *call);
 size_t tw_fast_attention_bwd_workspace(const tw_ref_call *call);
 
 /* With an operand more than the operation has, v[N,C] is added to x beforehand. */
-#define TW_FAST_NORM_VECTOR 4
+#define TW_FAST_NORM_VECTOR 6
 void tw_fast_group_norm(const tw_ref_call *call);
 size_t tw_fast_group_norm_workspace(const tw_ref_call *call);
 /* With an operand more than the operation has, dx is added to it in the same pass. */

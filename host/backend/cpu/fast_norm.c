@@ -66,10 +66,10 @@ static void run_passes(const norm *s, const void *self, passes f) {
 
 typedef struct forward {
     norm s;
-    const float *x, *gamma, *beta, *ss, *v;
-    float *y, *mean, *rstd;
-    double *sum, *square; /* of x - shift and its square, by sample and channel */
-    float *shift, *a, *b; /* y = (x - shift) a + b; shift becomes the mean */
+    const float *x, *gamma, *beta, *ss, *v, *mean, *rstd;
+    float *y, *made_mean, *made_rstd; /* null where mean and rstd are given */
+    double *sum, *square;             /* of x - shift and its square, by sample and channel */
+    float *shift, *a, *b;             /* y = (x - shift) a + b; shift becomes the mean */
 } forward;
 
 /* sum and square of x - shift over the pixels, for `width` (at most PANEL) channels. */
@@ -111,33 +111,41 @@ TW_HOT static void moments(const float *x, int64_t pixels, int64_t stride, int64
 
 static void forward_sums(const void *self, int64_t n, int64_t first, int64_t width) {
     const forward *f = self;
+    if (!f->made_mean) return;
     const int64_t at = n * f->s.c + first;
     moments(f->x + n * f->s.pixels * f->s.c + first, f->s.pixels, f->s.c, width, f->shift + at,
             f->sum + at, f->square + at);
 }
 
+/* mean and rstd of group g of all samples' groups. */
+static void measure(const forward *f, int64_t g) {
+    const norm *s = &f->s;
+    const double pixels = (double)s->pixels, count = pixels * (double)s->per_group;
+    const int64_t first = g * s->per_group, end = first + s->per_group;
+    double mean = 0, variance = 0;
+    for (int64_t c = first; c < end; c++)
+        mean += f->sum[c] + pixels * ((double)f->shift[c] + (f->v ? (double)f->v[c] : 0.0));
+    mean /= count;
+    for (int64_t c = first; c < end; c++) {
+        const double off = mean - (double)f->shift[c] - (f->v ? (double)f->v[c] : 0.0);
+        variance += f->square[c] - 2 * off * f->sum[c] + pixels * off * off;
+    }
+    variance = variance > 0 ? variance / count : variance * 0;
+    f->made_mean[g] = (float)mean;
+    f->made_rstd[g] = (float)(1 / sqrt(variance + s->eps));
+}
+
 static void forward_terms(const void *self, int64_t n) {
     const forward *f = self;
     const norm *s = &f->s;
-    const double pixels = (double)s->pixels, count = pixels * (double)s->per_group;
     for (int64_t g = n * s->groups; g < (n + 1) * s->groups; g++) {
         const int64_t first = g * s->per_group, end = first + s->per_group;
-        double mean = 0, variance = 0;
-        for (int64_t c = first; c < end; c++)
-            mean += f->sum[c] + pixels * ((double)f->shift[c] + (f->v ? (double)f->v[c] : 0.0));
-        mean /= count;
-        for (int64_t c = first; c < end; c++) {
-            const double off = mean - (double)f->shift[c] - (f->v ? (double)f->v[c] : 0.0);
-            variance += f->square[c] - 2 * off * f->sum[c] + pixels * off * off;
-        }
-        variance = variance > 0 ? variance / count : variance * 0;
-        f->mean[g] = (float)mean;
-        f->rstd[g] = (float)(1 / sqrt(variance + s->eps));
+        if (f->made_mean) measure(f, g);
         for (int64_t c = first; c < end; c++) {
             const int64_t k = c - n * s->c;
             const float *ss = f->ss ? f->ss + 2 * n * s->c : NULL;
             const double scale = ss ? 1.0 + (double)ss[k] : 1.0;
-            f->shift[c] = (float)(f->v ? mean - (double)f->v[c] : mean);
+            f->shift[c] = f->v ? f->mean[g] - f->v[c] : f->mean[g];
             f->a[c] = (float)((double)f->gamma[k] * (double)f->rstd[g] * scale);
             f->b[c] = (float)((double)f->beta[k] * scale + (ss ? (double)ss[s->c + k] : 0.0));
         }
@@ -187,9 +195,12 @@ void tw_fast_group_norm(const tw_ref_call *call) {
                  .ss = call->n_in > 3 ? call->in[3] : NULL,
                  .v = call->n_in > TW_FAST_NORM_VECTOR ? call->in[TW_FAST_NORM_VECTOR] : NULL,
                  .y = call->out[0],
-                 .mean = call->out[1],
-                 .rstd = call->out[2],
                  .sum = call->workspace};
+    const bool given = call->n_in > 5 && call->in[4];
+    f.made_mean = given ? NULL : call->out[1];
+    f.made_rstd = given ? NULL : call->out[2];
+    f.mean = given ? call->in[4] : f.made_mean;
+    f.rstd = given ? call->in[5] : f.made_rstd;
     const int64_t nc = f.s.n * f.s.c;
     f.square = f.sum + nc;
     f.shift = (float *)(f.square + nc);

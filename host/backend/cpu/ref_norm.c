@@ -84,28 +84,35 @@ static void affine(const norm *s, const real *gamma, const real *beta, const rea
     }
 }
 
+/* mean and rstd, [n, groups]; sums and centre are [n, c]. */
+static void measure(const norm *s, const real *x, double eps, double *sums, double *centre,
+                    real *mean, real *rstd) {
+    const double count = (double)(s->pixels * s->per_group);
+    all_channel_sums(s, x, NULL, sums);
+    for (int64_t g = 0; g < s->n * s->groups; g++) {
+        const double m = group_sum(s, sums, g) / count;
+        mean[g] = (real)m;
+        for (int64_t c = 0; c < s->per_group; c++) centre[g * s->per_group + c] = m;
+    }
+    all_channel_sums(s, x, centre, sums);
+    for (int64_t g = 0; g < s->n * s->groups; g++)
+        rstd[g] = (real)(1.0 / sqrt(group_sum(s, sums, g) / count + eps));
+}
+
 void TW_REF(group_norm)(const tw_ref_call *call) {
     const norm s = norm_of(call);
     const int64_t nc = s.n * s.c;
-    const double count = (double)(s.pixels * s.per_group);
     const real *x = call->in[0], *gamma = call->in[1], *beta = call->in[2];
     const real *ss = call->n_in > 3 ? call->in[3] : NULL;
-    real *y = call->out[0], *mean = call->out[1], *rstd = call->out[2];
+    const bool given = call->n_in > 5 && call->in[4];
+    const real *mean = given ? call->in[4] : call->out[1];
+    const real *rstd = given ? call->in[5] : call->out[2];
+    real *y = call->out[0];
     double *sums = call->workspace, *centre = sums + nc;
     real *shift = (real *)(sums + 2 * nc), *a = (real *)(sums + 3 * nc), *b = a + nc;
 
-    all_channel_sums(&s, x, NULL, sums);
-    for (int64_t g = 0; g < s.n * s.groups; g++) {
-        const double m = group_sum(&s, sums, g) / count;
-        mean[g] = (real)m;
-        for (int64_t c = 0; c < s.per_group; c++) {
-            centre[g * s.per_group + c] = m;
-            shift[g * s.per_group + c] = (real)m;
-        }
-    }
-    all_channel_sums(&s, x, centre, sums);
-    for (int64_t g = 0; g < s.n * s.groups; g++)
-        rstd[g] = (real)(1.0 / sqrt(group_sum(&s, sums, g) / count + call->attr.norm.eps));
+    if (!given) measure(&s, x, call->attr.norm.eps, sums, centre, call->out[1], call->out[2]);
+    for (int64_t i = 0; i < nc; i++) shift[i] = mean[i / s.per_group];
     for (int64_t n = 0; n < s.n; n++)
         affine(&s, gamma, beta, scales_of(&s, ss, n), rstd + n * s.groups, a + n * s.c,
                b + n * s.c);

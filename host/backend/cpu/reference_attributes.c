@@ -31,7 +31,14 @@ static bool has_columns(int64_t all, int64_t first, int64_t count) {
 
 static tw_status check_group_norm(tw_context *ctx, const tw_ref_call *c) {
     const int64_t *d = c->dim;
-    if (d['G'] != c->attr.norm.groups || d['C'] % d['G'])
+    if (c->kind == TW_OP_GROUP_NORM) {
+        const bool given = c->n_in > 4 && c->in_desc[4].rank,
+                   made = c->n_out > 1 && c->out_desc[1].rank;
+        if (given == made || given != (c->n_in > 5 && c->in_desc[5].rank) ||
+            made != (c->n_out > 2 && c->out_desc[2].rank))
+            return refuse(ctx, c, "mean and rstd are either given or results, both of them");
+    }
+    if (d['G'] < 1 || d['G'] != c->attr.norm.groups || d['C'] % d['G'])
         return refuse(ctx, c, "the groups do not divide the channels, or mean has other extents");
     if (d['D'] && !has_columns(d['D'], c->attr.norm.column, 2 * d['C']))
         return refuse(ctx, c, "scale and shift need 2C columns");

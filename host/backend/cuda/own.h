@@ -74,10 +74,12 @@ tw_own_call tw_own_placed(const tw_kernel *kernel, tw_backend *backend, void *co
                           void *workspace);
 
 /* The claim `f`, a convolution's, and the GroupNorm behind it, of which it leaves the statistics.
- * TW_ERROR_UNSUPPORTED where there is none, or no statistics. */
+ * TW_ERROR_UNSUPPORTED where there is none, or no statistics, or where these would save nothing: a
+ * GroupNorm that reads its input once makes them on the way. */
 tw_status tw_own_prepare_measured(const tw_own_entry *entries, tw_backend *backend,
                                   const tw_region *region, const tw_own_fused *f,
                                   tw_kernel *kernel);
+bool tw_own_norm_reads_twice(const tw_own_call *norm);
 int64_t tw_own_conv2d_partials(const tw_own_call *call, int64_t *pixels_per_partial);
 
 /* A launcher's status as ours, with its text; tw_own_done: that of the kernels. */

@@ -45,6 +45,17 @@ static void destroy(tw_kernel *kernel, tw_backend *backend) {
     kernel->state = NULL;
 }
 
+/* By the operands' alignments; one that is not known is taken as good. */
+static bool pays(const measured *m, tw_backend *backend, const tw_region *region) {
+    void *slots[TW_REGION_MAX_SLOTS];
+    for (int i = 0; i < region->n_slots; i++) {
+        const int known = region->slots[i].alignment;
+        slots[i] = (void *)(uintptr_t)(known ? known : 256);
+    }
+    const tw_own_call norm = tw_own_placed(&m->norm, backend, slots, NULL);
+    return tw_own_norm_reads_twice(&norm);
+}
+
 /* The most bytes of statistics, whatever the addresses that are not known; 0 where there may be
  * none. */
 static size_t partial_bytes(const measured *m, tw_backend *backend, const tw_region *region,
@@ -81,7 +92,7 @@ static tw_status prepare(const tw_own_entry *entries, tw_backend *backend, const
     TW_TRY(tw_own_prepare(entries, backend, region, f, &m->product));
     TW_TRY(tw_own_prepare(entries, backend, region, &norm, &m->norm));
     m->partial_bytes = partial_bytes(m, backend, region, y->dim[0]);
-    if (!m->partial_bytes)
+    if (!m->partial_bytes || !pays(m, backend, region))
         return tw_fail(backend->ctx, TW_ERROR_UNSUPPORTED, "conv2d: no statistics");
     m->partial_at = padded(m->product.workspace);
     m->y_at = m->partial_at + padded(m->partial_bytes);

@@ -39,8 +39,9 @@ static twk_group_norm_args forward(const tw_own_call *c) {
     a.n_partials = c->n_partials;
     a.pixels_per_partial = c->pixels_per_partial;
     a.y = c->op.out[0];
-    a.mean = c->op.out[1];
-    a.rstd = c->op.out[2];
+    a.given = c->op.n_in > 5 && c->op.in[4];
+    a.mean = a.given ? (float *)(uintptr_t)c->op.in[4] : c->op.out[1]; /* only read if given */
+    a.rstd = a.given ? (float *)(uintptr_t)c->op.in[5] : c->op.out[2];
     return a;
 }
 
@@ -72,6 +73,11 @@ tw_status tw_own_group_norm(const tw_own_call *c) {
 tw_status tw_own_group_norm_bwd(const tw_own_call *c) {
     const twk_group_norm_args a = backward(c);
     return tw_own_done(c, twk_group_norm_backward(&a, c->stream));
+}
+
+bool tw_own_norm_reads_twice(const tw_own_call *c) {
+    const twk_group_norm_args a = forward(c);
+    return !a.given && twk_group_norm_reads_twice(&a);
 }
 
 size_t tw_own_group_norm_workspace(const tw_own_call *c) {
