@@ -93,6 +93,9 @@ TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int column0, 
     const int lane = (int)threadIdx.x % 32, warps = team.threads() / 32;
     const int across = BN / e.group_columns, pieces = BM / e.rows_per_partial * across;
     const int count = e.rows_per_partial * e.group_columns;
+    // Lanes side by side in a row of the group, and as many rows as that leaves room for.
+    const int beside = smaller(e.group_columns, 32), together = 32 / beside;
+    const int first = lane < together * beside ? lane / beside : e.rows_per_partial;
     for (int piece = (int)threadIdx.x / 32; piece < pieces; piece += warps) {
         const int row = piece / across * e.rows_per_partial;
         const int column = piece % across * e.group_columns;
@@ -100,13 +103,14 @@ TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int column0, 
         if (part < 0 || column0 + column >= e.columns) continue;
         const float *const from = d + row * LD + column;
         float sum = 0.0f, m2 = 0.0f;
-        for (int i = lane; i < count; i += 32)
-            sum += from[i / e.group_columns * LD + i % e.group_columns];
+        for (int r = first; r < e.rows_per_partial; r += together)
+            for (int c = lane % beside; c < e.group_columns; c += beside) sum += from[r * LD + c];
         const float mean = warp_sum(sum) / (float)count;
-        for (int i = lane; i < count; i += 32) {
-            const float off = from[i / e.group_columns * LD + i % e.group_columns] - mean;
-            m2 += off * off;
-        }
+        for (int r = first; r < e.rows_per_partial; r += together)
+            for (int c = lane % beside; c < e.group_columns; c += beside) {
+                const float off = from[r * LD + c] - mean;
+                m2 += off * off;
+            }
         m2 = warp_sum(m2);
         if (lane) continue;
         const int group = (column0 + column) / e.group_columns;
