@@ -254,8 +254,8 @@ template <typename T, typename H> TW_DEVICE void unpack_held(const H &held, floa
 // x and dy are copied to shared memory once and serve both the sums and dx. With KEEP the gradient
 // before SiLU takes dy's place between the two, since SiLU's slope costs as much as all the rest.
 // Limit: device memory, one read of x and of dy and a write of dx.
-template <typename T, bool KEEP>
-__global__ void __launch_bounds__(gn_threads, 4)
+template <typename T, bool KEEP> // without it shared memory is too full for four blocks
+__global__ void __launch_bounds__(gn_threads, KEEP ? 4 : 3)
     gn_chip_backward_kernel(const twk_group_norm_args a, GnSlice s, ChannelSums *sums) {
     constexpr int V = gn_chip_v;
     const int per_group = a.channels / a.groups;
