@@ -35,7 +35,7 @@ struct Source {
         call.rank = (int)size.size();
         uint64_t stride = bytes_of(f);
         for (int i = 0; i < 5; i++) {
-            call.size[i] = i < call.rank ? size[(size_t)i] : 1;
+            call.size[i] = (size_t)i < size.size() ? size[(size_t)i] : 1;
             call.step[i] = 1;
             call.box[i] = 1;
             if (i && i < call.rank)
