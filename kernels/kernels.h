@@ -186,7 +186,7 @@ typedef struct twk_group_norm_args {
     float *mean, *rstd; /* [batch, groups]: forward writes, backward reads */
     /* forward */
     void *y;
-    int given; /* mean and rstd are there already: y gets the bits that it had when they were made */
+    int given; /* mean and rstd are there: y gets the bits that it had when they were made */
     /* Statistics that another kernel left behind, [batch, n_partials, groups]; partial i covers
      * pixels [i, i + 1) * pixels_per_partial of the sample. NULL: from x. */
     const twk_moments *partial;
