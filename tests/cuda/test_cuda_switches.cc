@@ -21,7 +21,7 @@ const char *const kAll =
 struct Numbers {
     Floats out, gradients;
     int forward, training; // calls a run
-    size_t stored;         // in training, without sharing memory
+    size_t stored;         // of tensors, in training
 };
 
 class Network {
@@ -67,6 +67,13 @@ class Network {
         Check(tw_plan_backward(plan_, loss, 1));
         Run();
         return Storage(m_, gradients_);
+    }
+    // Bytes of all tensors in the arena, as if none shared its memory with another.
+    size_t Stored() const {
+        size_t sum = 0;
+        for (int v = 0; v < plan_->n_values; v++)
+            if (tw_value_in_arena(&plan_->values[v])) sum += tw_desc_bytes(&plan_->values[v].desc);
+        return sum;
     }
     tw_plan_stats Stats() const {
         tw_plan_stats s = {};
@@ -116,7 +123,7 @@ Numbers Calculate(tw_model *m, unsigned off, tw_dtype precision = TW_F32) {
     r.gradients = training.Gradients();
     r.forward = forward.Stats().launches;
     r.training = training.Stats().launches;
-    r.stored = training.Stats().unshared_bytes;
+    r.stored = training.Stored();
     return r;
 }
 
