@@ -141,8 +141,8 @@ TEST_F(CudaCommand, SaysWhatPicturesOnTheDeviceTake) {
 TEST_F(CudaCommand, SaysWhatTakesLessMemory) {
     make_model("images", kImages, kSchedule);
     fails(1,
-          {"sample", "--model", "images", "--device", "cuda", "--n", "60000", "--max-batch",
-           "60000", "--out", "a.npy"},
+          {"sample", "--model", "images", "--device", "cuda", "--n", "400000", "--max-batch",
+           "400000", "--out", "a.npy"},
           {"memory", "a smaller --max-batch"});
     fails(1,
           with({"--out", "a", "--batch-size", "65536", "--set", "model.hidden=1024", "--device",
