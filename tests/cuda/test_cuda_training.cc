@@ -62,11 +62,14 @@ Training Train(tw_context *ctx, const char *config, tw_recompute recompute = TW_
         r.ema = Storage(m, t->ema);
     }
     if (t && precision == TW_PRECISION_BF16) {
-        std::vector<uint16_t> bits(r.weights.size());
+        Floats flat((size_t)m->weights.total);
+        std::vector<uint16_t> bits(flat.size());
         EXPECT_EQ(
             ctx->backend->download(ctx->backend, bits.data(), t->rounded.weights, 2 * bits.size()),
             TW_OK);
-        for (const uint16_t b : bits) r.rounded.push_back(tw_bf16_to_f32(b));
+        for (size_t i = 0; i < bits.size(); i++) flat[i] = tw_bf16_to_f32(bits[i]);
+        r.rounded.resize((size_t)m->weights.saved);
+        tw_weights_to_state(&m->weights, flat.data(), r.rounded.data());
     }
     tw_trainer_free(t);
     tw_dataset_free(d);
