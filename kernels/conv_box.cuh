@@ -2,7 +2,7 @@
 // n images, as they lie in the output; every tap sees the same box of the input, a tap further.
 #pragma once
 
-#include "device/platform.cuh"
+#include "device/tma.cuh"
 
 namespace tw {
 
@@ -23,7 +23,7 @@ inline int64_t boxes_of(const PixelBox &box, int64_t w, int64_t h, int64_t image
 // The box of which an image of w x h needs fewest, pixels of the input being `step` apart; of those
 // that need as many the one that divides the image, for statistics, then the smallest.
 inline PixelBox choose_box(int w, int h, int64_t images, int step) {
-    const int widest = (box_span - 1) / step + 1;
+    const int widest = box_span / step;
     PixelBox best = {};
     int64_t least = 0;
     for (int across = ceil_div(w, smaller(widest, box_pixels)); across <= w; across++) {
@@ -41,6 +41,27 @@ inline PixelBox choose_box(int w, int h, int64_t images, int step) {
         if (box.w <= 8) break;
     }
     return best;
+}
+
+// Boxes of 64 channels of an image of n x h x w pixels, every step-th of them.
+inline twk_status map_pixels(twk_format format, const void *from, int64_t channels, int64_t w,
+                             int64_t h, int64_t n, const PixelBox &of, int step, TensorMap *map) {
+    TensorBox box = {};
+    box.base = from;
+    box.format = format;
+    box.rank = 4;
+    const int64_t size[] = {channels, w, h, n};
+    const int across[] = {64, of.w, of.h, of.n};
+    uint64_t stride = 2;
+    for (int i = 0; i < 4; i++) {
+        box.size[i] = (uint64_t)size[i];
+        box.stride_bytes[i] = stride;
+        stride *= box.size[i];
+        box.box[i] = (uint32_t)across[i];
+        box.step[i] = i == 1 || i == 2 ? (uint32_t)step : 1;
+    }
+    box.swizzle = Swizzle::bytes_128;
+    return tensor_map(box, map);
 }
 
 } // namespace tw

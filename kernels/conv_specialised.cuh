@@ -228,26 +228,15 @@ inline twk_status map_weights(const twk_conv_args &a, const BoxWeights &w, const
     return tensor_map(box, map);
 }
 
-// An image of h x w of the call's format.
+// An image of h x w of the call's format, in the boxes that a block copies.
 inline twk_status map_image(const twk_conv_args &a, const void *from, const ConvInput &in,
                             int channels, const BoxedConv &b, TensorMap *map) {
-    TensorBox box = {};
-    box.base = from;
-    box.format = a.format;
-    box.rank = 4;
-    const uint64_t size[] = {(uint64_t)channels, (uint64_t)in.w, (uint64_t)in.h, (uint64_t)b.batch};
-    int taken[] = {64, b.box.w, b.box.h, b.box.n};
-    if (b.shared == BoxedConv::pixels) taken[b.halved + 1] /= 2;
-    uint64_t stride = 2;
-    for (int i = 0; i < 4; i++) {
-        box.size[i] = size[i];
-        box.stride_bytes[i] = stride;
-        stride *= size[i];
-        box.step[i] = i == 1 || i == 2 ? (uint32_t)b.apart : 1;
-        box.box[i] = (uint32_t)taken[i];
+    PixelBox taken = b.box;
+    if (b.shared == BoxedConv::pixels) {
+        int *const axes[] = {&taken.w, &taken.h, &taken.n};
+        *axes[b.halved] /= 2;
     }
-    box.swizzle = Swizzle::bytes_128;
-    return tensor_map(box, map);
+    return map_pixels(a.format, from, channels, in.w, in.h, b.batch, taken, b.apart, map);
 }
 
 // What two blocks share: pixels, which are more, where they have whole pairs of channels' tiles and

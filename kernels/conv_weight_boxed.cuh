@@ -266,27 +266,6 @@ inline const char *gradient_boxes_refused(const twk_conv_args &a, bool wide) {
     return nullptr;
 }
 
-// Boxes of 64 channels of an image of n x h x w pixels, every step-th of them.
-inline twk_status map_pixels(twk_format format, const void *from, int64_t channels, int64_t w,
-                             int64_t h, int64_t n, const PixelBox &of, int step, TensorMap *map) {
-    TensorBox box = {};
-    box.base = from;
-    box.format = format;
-    box.rank = 4;
-    const int64_t size[] = {channels, w, h, n};
-    const int across[] = {group_channels, of.w, of.h, of.n};
-    uint64_t stride = 2;
-    for (int i = 0; i < 4; i++) {
-        box.size[i] = (uint64_t)size[i];
-        box.stride_bytes[i] = stride;
-        stride *= box.size[i];
-        box.box[i] = (uint32_t)across[i];
-        box.step[i] = i == 1 || i == 2 ? (uint32_t)step : 1;
-    }
-    box.swizzle = Swizzle::bytes_128;
-    return tensor_map(box, map);
-}
-
 // The kernel; g has what follows from the call's result, see WeightGradient.
 template <typename MATH>
 twk_status launch_gradient_boxes(const twk_conv_args &a, const ConvSizes &size, const PixelBox &box,

@@ -9,7 +9,7 @@
 
 namespace tw {
 
-// The driver's word for it, and the manual's, is less clear than this.
+// As tiles for wgmma have them; the driver would take shorter ones, too.
 static bool rows_fill_swizzle(const TensorBox &box) {
     const unsigned widths[] = {0, 128, 64, 32}, width = widths[(unsigned)box.swizzle];
     return !width || box.box[0] * format_bytes(box.format) == width;

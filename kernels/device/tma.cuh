@@ -31,7 +31,7 @@ struct alignas(64) TensorMap {
 // A tensor, and the boxes of it that are to be copied. Index 0 runs fastest and is dense; base and
 // strides are multiples of 16, so are the bytes of box[0], which with a swizzle are as many as it
 // permutes (128, 64, 32). A box is box[i] elements along dimension i, every step[i]-th of the
-// tensor's (1 to 8; step[0] is 1): it spans no more than 256.
+// tensor's (1 to 8; step[0] is 1): box[i] * step[i] is no more than 256.
 struct TensorBox {
     const void *base;
     twk_format format;

@@ -85,6 +85,9 @@ TEST_F(ConvBoxTest, Shapes) {
     z.kw = 5;
     z.pad = {0, 3, 2, 1};
     expect_right(z);
+    z = shape(1, 1, 258, 8, 8, 1); // 86 pixels, three apart: a box spans 256 at the most
+    z.stride = 3;
+    expect_right(z);
     z = shape(1, 2, 3, 8, 8);
     z.pad = {4, 5, 6, 3}; // wider than the image
     expect_right(z);
