@@ -32,14 +32,23 @@ void note_launch(const char *name, const LaunchConfig &c, const void *kernel) {
 __global__ void __launch_bounds__(has_wgmma ? 128 : 256) built_for_kernel() {}
 
 // sm_90 code and PTX of older architectures run on compute capability 9.0 too, without wgmma.
-static bool built_with_wgmma(int device) {
-    static thread_local int known = -1;
-    static thread_local bool built;
-    if (device == known) return built;
-    cudaFuncAttributes attributes;
-    if (cudaFuncGetAttributes(&attributes, built_for_kernel) != cudaSuccess) return false;
-    known = device;
-    return built = attributes.maxThreadsPerBlock == 128;
+// Queries neither wait nor allocate, and are allowed while a stream is captured. False where one
+// fails.
+static bool ask_for_limits(int device, Limits *limits) {
+    int shared = 48 * 1024, major = 8, minor = 0, processors = 1;
+    cudaFuncAttributes built = {};
+    const bool whole =
+        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) ==
+            cudaSuccess &&
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) ==
+            cudaSuccess &&
+        cudaFuncGetAttributes(&built, built_for_kernel) == cudaSuccess;
+    const bool wgmma = whole && major == 9 && minor == 0 && built.maxThreadsPerBlock == 128;
+    *limits = Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors, wgmma,
+                     wgmma && tensor_maps_there()};
+    return whole;
 }
 #endif
 
@@ -48,16 +57,14 @@ Limits device_limits() {
     return Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma(),
                   emu::with_wgmma() && tensor_maps_there()};
 #else
-    // Attribute queries neither wait nor allocate, and are allowed while a stream is captured.
-    int device = 0, shared = 48 * 1024, major = 8, minor = 0, processors = 1;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    const bool wgmma = major == 9 && minor == 0 && built_with_wgmma(device);
-    return Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors, wgmma,
-                  wgmma && tensor_maps_there()};
+    // The choice of a tile asks many times.
+    static thread_local int known = -1;
+    static thread_local Limits limits;
+    int device = 0;
+    const bool current = cudaGetDevice(&device) == cudaSuccess;
+    if (!current || device != known)
+        known = ask_for_limits(device, &limits) && current ? device : -1;
+    return limits;
 #endif
 }
 
