@@ -32,8 +32,8 @@ static void add_attributes(text *t, const tw_region_op *op) {
         add(t, " stride %d pad %d %d %d %d", a->conv.stride, a->conv.pad_top, a->conv.pad_left,
             a->conv.pad_bottom, a->conv.pad_right);
         break;
-    case TW_OP_ADD_VEC:
-        if (a->vector.column) add(t, " column %" PRId64, a->vector.column);
+    case TW_OP_ADD_VEC: /* where the columns begin matters by its alignment alone */
+        if (a->vector.column % 8) add(t, " column %" PRId64, a->vector.column % 8);
         break;
     case TW_OP_ACT:
         add(t, " kind %d", a->act.kind);
