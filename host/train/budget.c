@@ -4,7 +4,6 @@
 
 static tw_status count(const tw_trainer *t, tw_trainer_budget *out) {
     const size_t vector = (size_t)t->model->weights.total * sizeof(float);
-    tw_state_item items[TW_STATE_ITEMS];
     *out = (tw_trainer_budget){.weights = vector,
                                .rounded = t->rounded.bytes,
                                .gradients = vector,
@@ -13,8 +12,7 @@ static tw_status count(const tw_trainer *t, tw_trainer_budget *out) {
     TW_TRY(tw_plan_add_budget(t->micro.plan, &out->plans));
     TW_TRY(tw_plan_add_budget(t->update, &out->plans));
     out->plans.inputs += tw_trainer_batch_bytes(t) + tw_trainer_feed_bytes(t);
-    for (int i = tw_state_items(t, items) - 1; i >= 0; i--)
-        out->snapshot += tw_state_bytes(&items[i]);
+    out->snapshot = tw_state_save_bytes(t);
     return TW_OK;
 }
 

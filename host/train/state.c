@@ -89,12 +89,23 @@ tw_status tw_state_write(tw_context *ctx, const char *directory, const tw_state_
     return tw_safetensors_write(ctx, path, out, n, metadata, 5, fetch, user);
 }
 
-/* Whether the item is a vector with another order in memory. */
-static bool is_moved(const tw_weights *weights, const tw_state_item *item) {
-    bool moved = false;
+/* Whether the vectors have another order in memory. */
+static bool are_moved(const tw_weights *weights) {
     for (int64_t i = 0; i < weights->count; i++)
-        moved = moved || weights->items[i].offset != weights->items[i].saved;
-    return moved && item->dtype == TW_F32;
+        if (weights->items[i].offset != weights->items[i].saved) return true;
+    return false;
+}
+
+static bool is_moved(const tw_weights *weights, const tw_state_item *item) {
+    return item->dtype == TW_F32 && are_moved(weights);
+}
+
+size_t tw_state_save_bytes(const tw_trainer *t) {
+    const tw_weights *weights = &t->model->weights;
+    tw_state_item items[TW_STATE_ITEMS];
+    size_t sum = are_moved(weights) ? (size_t)weights->total * sizeof(float) : 0;
+    for (int i = tw_state_items(t, items) - 1; i >= 0; i--) sum += tw_state_bytes(&items[i]);
+    return sum;
 }
 
 tw_status tw_state_read(const tw_trainer *t, const tw_state_item *item, void *out) {

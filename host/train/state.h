@@ -22,6 +22,10 @@ static inline size_t tw_state_bytes(const tw_state_item *item) {
 /* Fills items[TW_STATE_ITEMS] and returns their number. */
 int tw_state_items(const tw_trainer *trainer, tw_state_item *items);
 
+/* Bytes of the host's memory that saving takes: all items, and a vector on its way where its order
+ * in memory is another. */
+size_t tw_state_save_bytes(const tw_trainer *trainer);
+
 /* The item of a device as it is saved, into out[tw_state_bytes(item)]. */
 tw_status tw_state_read(const tw_trainer *trainer, const tw_state_item *item, void *out);
 

@@ -323,9 +323,8 @@ tw_status tw_trainer_get_memory(const tw_trainer *t, tw_trainer_memory *out) {
                            .ema = t->ema ? vector : 0,
                            .arena = micro.arena_bytes + update.arena_bytes,
                            .staging = micro.owned_bytes + update.owned_bytes +
-                                      tw_trainer_batch_bytes(t) + tw_trainer_feed_bytes(t)};
-    tw_state_item items[TW_STATE_ITEMS];
-    for (int i = tw_state_items(t, items) - 1; i >= 0; i--) m.snapshot += tw_state_bytes(&items[i]);
+                                      tw_trainer_batch_bytes(t) + tw_trainer_feed_bytes(t),
+                           .snapshot = tw_state_save_bytes(t)};
     return tw_options_write(t->ctx, "trainer memory", out, &m, sizeof m);
 }
 
