@@ -75,12 +75,15 @@ static int executed(const tw_plan *plan, const tw_step *step, const tw_node **ou
     return n;
 }
 
-/* What a node moves of a value: of vectors, its own columns. */
-static double moved(const tw_plan *plan, const tw_node *n, tw_value v) {
+/* What a node moves of a value: of vectors, its own columns. `beside` the one that makes it, a sum
+ * reads nothing. */
+static double moved(const tw_plan *plan, const tw_node *n, bool beside, tw_value v) {
     const tw_desc *d = &plan->values[v].desc;
     const double bytes = (double)tw_desc_bytes(d);
     const bool add = n->kind == TW_OP_ADD_VEC && v == n->in[1];
-    if (!add && !(n->kind == TW_OP_SUM_SPATIAL && v == n->out[0])) return bytes;
+    const bool sum = n->kind == TW_OP_SUM_SPATIAL;
+    if (sum && beside && v == n->in[0]) return 0;
+    if (!add && !(sum && v == n->out[0])) return bytes;
     const tw_desc *x = &plan->values[n->in[0]].desc;
     return bytes * (double)x->dim[x->rank - 1] / (double)d->dim[1];
 }
@@ -100,7 +103,7 @@ static double bytes_of(const tw_plan *plan, const tw_node *const *nodes, int n, 
                 for (int j = 0; j < count && !known; j++) known = seen[j] == v;
                 if (known) continue;
                 seen[count++] = v;
-                sum += moved(plan, nodes[i], v);
+                sum += moved(plan, nodes[i], i > 0, v);
             }
         }
     }
@@ -183,25 +186,53 @@ static const bench_row *nearest(bench_kind kind, const traits *t, double flops) 
     return best;
 }
 
-/* The row for a normalisation: in as many reads, with the work that is nearest; of bf16. */
-static const bench_row *nearest_norm(const tw_plan *plan, const tw_node *node, bool given,
-                                     double bytes) {
-    const bool backward = node->kind == TW_OP_GROUP_NORM_BWD;
-    const tw_desc *x = &plan->values[node->in[backward]].desc;
+/* Whether the kernel reads what it reads twice, by its launcher. `second`: of the channels. */
+static bool reads_twice(int64_t batch, int64_t pixels, int64_t channels, int second, int groups,
+                        twk_format format, bool backward) {
     void *some = (void *)(uintptr_t)256; /* aligned as a plan's memory is */
-    const twk_group_norm_args a = {.batch = x->dim[0],
-                                   .pixels = tw_desc_count(x) / x->dim[0] / x->dim[x->rank - 1],
-                                   .channels = (int)x->dim[x->rank - 1],
-                                   .groups = node->attr.norm.groups,
-                                   .format = TWK_BF16,
+    const twk_group_norm_args a = {.batch = batch,
+                                   .pixels = pixels,
+                                   .channels = (int)channels,
+                                   .channels2 = second,
+                                   .groups = groups,
+                                   .format = format,
                                    .x = some,
+                                   .x2 = some,
                                    .y = some,
                                    .dy = some,
                                    .dx = some,
                                    .mean = some,
                                    .rstd = some};
-    const bool twice = backward ? twk_group_norm_backward_reads_twice(&a)
-                                : !given && twk_group_norm_reads_twice(&a);
+    return backward ? twk_group_norm_backward_reads_twice(&a) : twk_group_norm_reads_twice(&a);
+}
+
+/* Whether the kernels' plan knows of its normalisations what their launchers do. */
+static bool check_norm_rows(void) {
+    bool right = true;
+    for (size_t i = 0; i < n_rows; i++) {
+        const bench_row *r = &rows[i];
+        if ((r->kind != BENCH_NORM_FORWARD && r->kind != BENCH_NORM_BACKWARD) || r->given) continue;
+        if (r->twice == reads_twice(r->n, r->h * r->w, r->c, r->second, r->groups, r->format,
+                                    r->kind == BENCH_NORM_BACKWARD))
+            continue;
+        char shape[BENCH_SHAPE_TEXT];
+        bench_shape_text(r, shape);
+        fprintf(stderr, "engine_plan: %s, %s, %s: the plan says that it reads %s\n", r->name, shape,
+                bench_format_name(r->format), r->twice ? "twice" : "once");
+        right = false;
+    }
+    return right;
+}
+
+/* The row for a normalisation: in as many reads, with the work that is nearest; of bf16. */
+static const bench_row *nearest_norm(const tw_plan *plan, const tw_node *node, bool given,
+                                     double bytes) {
+    const bool backward = node->kind == TW_OP_GROUP_NORM_BWD;
+    const tw_desc *x = &plan->values[node->in[backward]].desc;
+    const int64_t channels = x->dim[x->rank - 1];
+    const bool twice =
+        !given && reads_twice(x->dim[0], tw_desc_count(x) / x->dim[0] / channels, channels, 0,
+                              node->attr.norm.groups, TWK_BF16, backward);
     const bench_row *best = NULL;
     double least = INFINITY;
     for (size_t i = 0; i < n_rows; i++) {
@@ -375,13 +406,14 @@ static void print_parts(const work *w, const prediction *p) {
 
 int main(void) {
     prediction predictions[WORKS];
+    n_rows = bench_plan(rows);
+    if (!check_norm_rows()) return 1; /* nothing is printed: a page that is compared differs */
     tw_context_options o = TW_CONTEXT_OPTIONS_INIT;
     tw_context *ctx = NULL;
     o.device = TW_DEVICE_CUDA;
     o.provider = "own";
     tw_status s = tw_context_create(&o, &ctx);
     if (s == TW_OK) tw_backend_plan_only(ctx->backend);
-    n_rows = bench_plan(rows);
     for (size_t i = 0; s == TW_OK && i < WORKS; i++) s = predict(&works[i], ctx, &predictions[i]);
     if (s != TW_OK) fprintf(stderr, "engine_plan: %s\n", tw_context_error(ctx));
     if (s == TW_OK) {
