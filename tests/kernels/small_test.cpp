@@ -443,8 +443,9 @@ TEST_F(SmallTest, ColumnSums) {
             LAUNCH_OK(twk_column_sums(&a, nullptr));
             EXPECT_TRUE(workspace.guards_intact());
             expect_close(out.read(), want, out_format, 16, "column sums " + tst::str(s));
-            wrong = want; // one pixel left out
-            for (int64_t c = 0; c < s.c; c++) wrong[c].value -= 8 + x.v[c];
+            wrong = want; // one pixel left out; in 16 bits rounding may hide a small one
+            const double more = out_format == TWK_F32 ? 0 : 8;
+            for (int64_t c = 0; c < s.c; c++) wrong[c].value -= more + x.v[c];
             EXPECT_GT(count_bad(out.read(), wrong, out_format, 16), 0);
             if (row > s.c) {
                 wrong = want; // and a column that was to stay
