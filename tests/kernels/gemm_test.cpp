@@ -337,6 +337,30 @@ TEST_F(GemmBoxTest, WhatIsRefused) {
 #endif
 }
 
+#ifdef TW_EMULATOR
+// GPUs of the gaming line, of compute capability 8.6 and 8.9, give a block 99 KB.
+TEST_F(GemmTest, LittleSharedMemory) {
+    const size_t limit = tw::emu::shared_limit();
+    tw::emu::set_shared_limit(99 * 1024);
+    for (const bool *form : forms)
+        for (twk_tile tile :
+             {TWK_TILE_AUTO, TWK_TILE_64X64, TWK_TILE_128X128, TWK_TILE_128X128_WGMMA}) {
+            Case z = {1, 136, 72, 136};
+            z.a_columns = form[0];
+            z.b_columns = form[1];
+            z.tile = tile;
+            z.splits = 2;
+            expect_right(z);
+        }
+    Gemm boxes(boxed({1, 136, 72, 200}), Math::bf16); // four stages of 48 KB
+    EXPECT_EQ(twk_gemm(&boxes.arg, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_shared_limit(8 * 1024);
+    Gemm none({1, 136, 72, 200}, Math::bf16);
+    EXPECT_EQ(twk_gemm(&none.arg, nullptr), TWK_UNSUPPORTED);
+    tw::emu::set_shared_limit(limit);
+}
+#endif
+
 // Rows and columns, each of a and b: aligned, with rows further apart, and gathered.
 TEST_F(GemmTest, EveryForm) {
     for (const bool *form : forms) {
