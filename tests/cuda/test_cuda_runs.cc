@@ -1,5 +1,5 @@
-// Whole runs on the GPU's backend beside the CPU's: ten training steps, fifty DDIM steps, twice the
-// same, and a run that moves from one device to the other. On a real device larger models too.
+// Whole runs on the GPU's backend beside the CPU's: training, DDIM, twice the same, and a run that
+// moves from one device to the other. On a real device they are longer and the models larger.
 #include "networks.h"
 #include "support/golden.h"
 #include "support/tempdir.h"
@@ -20,17 +20,19 @@ const char *const kWide =
     "norm_num_groups": 32, "num_class_embeds": 4, "dropout": 0.1})";
 const char *const kConfigs[] = {kMlp, kUnet, kAttention, kWide};
 const auto &kLow = kConfigs; // in low precision
+constexpr int kSteps = 10, kDdimSteps = 50;
 #else
 const char *const kConfigs[] = {kMlp, kUnet, kAttention};
 const char *const kLow[] = {kAttention};
+constexpr int kSteps = 4, kDdimSteps = 10; // of which the second is recorded, and replayed after it
 #endif
 
 // As a user trains: AdamW, clipping, an average, labels dropped.
-tw_trainer_options TenSteps(bool images) {
+tw_trainer_options Options(bool images) {
     tw_trainer_options o = TW_TRAINER_OPTIONS_INIT;
-    o.steps = 10;
+    o.steps = kSteps;
     o.batch_size = 4;
-    o.lr_warmup = 5;
+    o.lr_warmup = kSteps / 2;
     o.cond_dropout = 0.2;
     o.flip = images ? 0.5 : 0;
     o.seed = 17;
@@ -45,7 +47,7 @@ struct InTraining {
     tw_trainer *t = nullptr;
     InTraining(tw_context *c, const char *config, tw_precision precision = TW_PRECISION_F32)
         : ctx(c), m(MakeModel(c, config)), d(MakeData(c, m)) {
-        tw_trainer_options o = TenSteps(config != kMlp);
+        tw_trainer_options o = Options(config != kMlp);
         o.precision = precision;
         EXPECT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(ctx);
     }
@@ -90,26 +92,26 @@ void ExpectLosses(const Floats &got, const Floats &want, double bound) {
 
 class CudaRuns : public CudaEngine {};
 
-TEST_F(CudaRuns, TenStepsLoseWhatTheCpuLoses) {
+TEST_F(CudaRuns, TrainingLosesWhatTheCpuLoses) {
     for (const char *config : kConfigs) {
         SCOPED_TRACE(config);
         Context cpu(TW_DEVICE_CPU), cuda(TW_DEVICE_CUDA);
-        const Floats want = InTraining(cpu.get(), config).Steps(10);
-        ExpectLosses(InTraining(cuda.get(), config).Steps(10), want, 1e-4);
+        const Floats want = InTraining(cpu.get(), config).Steps(kSteps);
+        ExpectLosses(InTraining(cuda.get(), config).Steps(kSteps), want, 1e-4);
     }
 }
 
 // Within what a network's rounding makes of a loss.
-TEST_F(CudaRuns, TenStepsInLowPrecisionLoseNearlyThat) {
+TEST_F(CudaRuns, TrainingInLowPrecisionLosesNearlyThat) {
     const std::pair<tw_precision, double> formats[] = {{TW_PRECISION_TF32, 5e-3},
                                                        {TW_PRECISION_BF16, 3e-2}};
     for (const char *config : kLow) {
         Context cpu(TW_DEVICE_CPU);
-        const Floats want = InTraining(cpu.get(), config).Steps(10);
+        const Floats want = InTraining(cpu.get(), config).Steps(kSteps);
         for (const auto &f : formats) {
             SCOPED_TRACE(std::string(config) + " " + std::to_string(f.first));
             Context c(TW_DEVICE_CUDA);
-            ExpectLosses(InTraining(c.get(), config, f.first).Steps(10), want, f.second);
+            ExpectLosses(InTraining(c.get(), config, f.first).Steps(kSteps), want, f.second);
         }
     }
 }
@@ -120,7 +122,7 @@ void ExpectSameTwice(const char *config, tw_precision precision) {
     for (int k = 0; k < 2; k++) {
         Context c(TW_DEVICE_CUDA);
         InTraining run(c.get(), config, precision);
-        losses.push_back(run.Steps(5));
+        losses.push_back(run.Steps(kSteps));
         states.push_back(run.State());
     }
     EXPECT_EQ(losses[1], losses[0]);
@@ -139,29 +141,29 @@ TEST_F(CudaRuns, TrainingTwiceGivesTheSameBits) {
 TEST_F(CudaRuns, AnotherDeviceResumes) {
     for (const char *config : kConfigs) {
         Context unbroken(TW_DEVICE_CPU);
-        const Floats want = InTraining(unbroken.get(), config).Steps(10);
+        const Floats want = InTraining(unbroken.get(), config).Steps(kSteps);
         for (tw_device first : {TW_DEVICE_CUDA, TW_DEVICE_CPU}) {
             SCOPED_TRACE(std::string(config) + (first == TW_DEVICE_CPU ? " on the GPU" : ""));
             Context a(first), b(first == TW_DEVICE_CPU ? TW_DEVICE_CUDA : TW_DEVICE_CPU);
             tw_test::TempDir dir;
             InTraining begins(a.get(), config), resumes(b.get(), config);
-            Floats losses = begins.Steps(5);
+            Floats losses = begins.Steps(kSteps / 2);
             ASSERT_EQ(tw_trainer_save(begins.t, dir.path().c_str()), TW_OK)
                 << tw_context_error(a.get());
             ASSERT_EQ(tw_trainer_resume(resumes.t, dir.path().c_str()), TW_OK)
                 << tw_context_error(b.get());
-            EXPECT_EQ(tw_trainer_step_count(resumes.t), 5);
+            EXPECT_EQ(tw_trainer_step_count(resumes.t), kSteps / 2);
             EXPECT_EQ(resumes.State(), begins.State());
-            const Floats rest = resumes.Steps(5);
+            const Floats rest = resumes.Steps(kSteps / 2);
             losses.insert(losses.end(), rest.begin(), rest.end());
             ExpectLosses(losses, want, 1e-4);
         }
     }
 }
 
-tw_sampler_options FiftySteps() {
+tw_sampler_options Ddim(int steps) {
     tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
-    o.steps = 50;
+    o.steps = steps;
     o.seed = 23;
     o.max_batch = 4;
     return o;
@@ -178,13 +180,13 @@ double Furthest(const Floats &got, const Floats &want) {
     return worst;
 }
 
-TEST_F(CudaRuns, FiftyStepsOfDdimGiveTheCpusSamples) {
+TEST_F(CudaRuns, DdimGivesTheCpusSamples) {
     for (const char *config : {kMlp, kUnet}) {
         SCOPED_TRACE(config);
         std::vector<Floats> r;
         OnBoth([&](tw_context *ctx) {
             tw_model *m = MakeModel(ctx, config);
-            r.push_back(Draw(m, FiftySteps(), 3, {0, 2, 1}).x);
+            r.push_back(Draw(m, Ddim(config == kMlp ? 50 : kDdimSteps), 3, {0, 2, 1}).x);
             tw_model_free(m);
         });
         ASSERT_EQ(r.size(), 2u);
@@ -223,7 +225,7 @@ TEST_F(CudaRuns, DigitsAreTheCpus) {
         const std::string model = golden::Path("../../host/examples/digits/model");
         ASSERT_EQ(tw_model_load(c.get(), model.c_str(), nullptr, &m), TW_OK)
             << tw_context_error(c.get());
-        tw_sampler_options o = FiftySteps();
+        tw_sampler_options o = Ddim(50);
         o.rederive_epsilon = 1;
         r.push_back(Draw(m, o, 4, {0, 1, 2, 3}).x);
         tw_model_free(m);

@@ -14,13 +14,12 @@ struct Arithmetic {
     twk_format format;
     bool tf32;
 };
-// Races depend on indices alone, which are the same in bf16 and fp16.
 constexpr Arithmetic everything[] = {
     {TWK_F32, false},
     {TWK_F32, true},
     {TWK_BF16, false},
 #ifndef TW_EMU_TSAN
-    {TWK_F16, false},
+    {TWK_F16, false}, // its indices are bf16's
 #endif
 };
 
@@ -59,6 +58,7 @@ void expect_everywhere(AttentionCase z) {
 
 TEST_F(AttentionTest, Forward) {
     for (int size : {8, 32, 40, 64, 96, 128}) {
+        if (for_races && size != 40 && size != 128) continue;
         SCOPED_TRACE(size);
         expect_everywhere(shape(1, 1, 1, 1, size));
         expect_everywhere(shape(1, 33, 77, 3, size));
@@ -81,6 +81,7 @@ TEST_F(AttentionTest, ForwardOfWideHeads) {
 
 TEST_F(AttentionTest, StridesPackingAndAlignment) {
     for (int size : {40, 64, 136}) {
+        if (for_races && size != 136) continue;
         AttentionCase z = shape(2, 20, 20, 2, size);
         z.packed = true;
         expect_everywhere(z);
@@ -102,6 +103,7 @@ TEST_F(AttentionTest, StridesPackingAndAlignment) {
 // Scores that grow from tile to tile and spread far, so that what has been summed is scaled down,
 // or vanishes.
 TEST_F(AttentionTest, LargeAndGrowingScores) {
+    NOT_FOR_RACES();
     for (int size : {16, 64, 128, 200, 512}) {
         AttentionCase z = shape(1, 20, 200, 1, size);
         z.size = 6;
@@ -141,6 +143,7 @@ void expect_gradients_everywhere(AttentionCase z) {
 
 TEST_F(AttentionTest, Backward) {
     for (int size : {8, 32, 40, 64, 128}) {
+        if (for_races && size != 40 && size != 128) continue;
         expect_gradients_everywhere(shape(1, 1, 1, 1, size));
         expect_gradients_everywhere(shape(1, 33, 77, 2, size));
     }
@@ -180,6 +183,7 @@ TEST_F(AttentionTest, BackwardStridesPackingAndAlignment) {
 
 // The reference itself, against differences of sum(do o).
 TEST_F(AttentionTest, GradientsAreDifferences) {
+    NOT_FOR_RACES();
     Attention t(shape(1, 3, 4, 2, 5));
     t.prepare_backward();
     std::vector<Expected> want[3];
@@ -206,6 +210,7 @@ TEST_F(AttentionTest, GradientsAreDifferences) {
 }
 
 TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
+    NOT_FOR_RACES();
     for (Arithmetic how : everything)
         for (int size : {40, 64, 160}) {
             AttentionCase z = shape(1, 40, 40, 1, size);
@@ -228,6 +233,7 @@ TEST_F(AttentionTest, PlantedMistakesInGradientsAreSeen) {
 }
 
 TEST_F(AttentionTest, PlantedMistakesAreSeen) {
+    NOT_FOR_RACES();
     for (Arithmetic how : everything)
         for (int size : {40, 128, 160, 320}) {
             AttentionCase z = shape(1, 20, 70, 2, size);
@@ -253,6 +259,7 @@ TEST_F(AttentionTest, PlantedMistakesAreSeen) {
 }
 
 TEST_F(AttentionTest, EqualToTheBit) {
+    NOT_FOR_RACES();
     for (Arithmetic how : everything)
         for (int size : {64, 256}) {
             AttentionCase z = shape(1, 33, 40, 2, size);
@@ -300,6 +307,7 @@ std::string kernel_of(const Attention &t) {
 }
 
 TEST_F(AttentionTest, Choices) {
+    NOT_FOR_RACES();
     AttentionCase z = shape(1, 8, 8, 1, 128);
     z.format = TWK_BF16;
     EXPECT_EQ(kernel_of(Attention(z)), "(attention_narrow");

@@ -31,13 +31,6 @@ ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
     return z;
 }
 
-// Races depend on paths through the kernel alone, which a few shapes have all taken.
-#ifdef TW_EMU_TSAN
-constexpr bool few_shapes = true;
-#else
-constexpr bool few_shapes = false;
-#endif
-
 ConvCase half(ConvCase z) {
     z.math = Math::f16;
     return z;
@@ -73,7 +66,7 @@ void expect_right_gradient(const ConvCase &z, bool add = false) {
 
 TEST_F(ConvBoxTest, Shapes) {
     expect_right(shape(2, 8, 8, 64, 128, 1)); // whole pieces of everything but the box
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right(shape(1, 1, 1, 8, 8, 1));
     expect_right(half(shape(5, 4, 4, 136, 24)));
     expect_right(shape(3, 7, 5, 24, 136));
@@ -96,7 +89,7 @@ TEST_F(ConvBoxTest, Shapes) {
 // Tiles follow each other in one block: of 4 processors here, and of more.
 TEST_F(ConvBoxTest, ManyTiles) {
     expect_right(shape(9, 16, 16, 8, 136, 1));
-    if (!few_shapes) expect_right(half(shape(1, 48, 48, 72, 16, 1)));
+    if (!for_races) expect_right(half(shape(1, 48, 48, 72, 16, 1)));
 }
 
 unsigned cluster_of_last() {
@@ -107,7 +100,7 @@ unsigned cluster_of_last() {
 
 // Two blocks share weights or pixels, of which each brings half for both.
 TEST_F(ConvBoxTest, Pairs) {
-    for (int kind = 0; kind < (few_shapes ? 2 : 6); kind++) {
+    for (int kind = 0; kind < (for_races ? 2 : 6); kind++) {
         ConvCase z = kind == 0   ? shape(3, 16, 16, 8, 24, 1) // weights, one tile too many
                      : kind == 1 ? shape(4, 4, 4, 72, 136)    // half the images
                      : kind == 2 ? shape(1, 6, 7, 16, 136)    // no half and one box: nothing shared
@@ -119,7 +112,7 @@ TEST_F(ConvBoxTest, Pairs) {
         expect_right(z);
         EXPECT_EQ(cluster_of_last(), kind == 2 ? 1u : 2u) << str(z);
     }
-    if (few_shapes) return;
+    if (for_races) return;
     ConvCase z = shape(2, 8, 8, 16, 136); // 4 x 4 pixels, two images
     z.stride = 2;
     z.splits = 1;
@@ -139,7 +132,7 @@ TEST_F(ConvBoxTest, Pairs) {
 
 TEST_F(ConvBoxTest, Epilogues) {
     expect_right(with_everything(shape(3, 5, 4, 16, 32)));
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right(with_everything(half(shape(3, 5, 4, 16, 13)))); // y is not aligned
     expect_right(in_parts(with_everything(shape(3, 5, 4, 72, 32)), 3));
     expect_right(in_parts(half(shape(1, 6, 5, 40, 72)), 100)); // as many as there are pieces
@@ -156,7 +149,7 @@ TEST_F(ConvBoxTest, StridesAndPadding) {
     ConvCase z = shape(2, 9, 8, 16, 32);
     z.stride = 2;
     expect_right(z);
-    if (few_shapes) return;
+    if (for_races) return;
     z.pad = {0, 0, 1, 1};
     expect_right(half(z));
     z = shape(1, 5, 301, 8, 8); // a box spans no more than 256
@@ -170,12 +163,12 @@ TEST_F(ConvBoxTest, StridesAndPadding) {
 TEST_F(ConvBoxTest, TwoTensorsAndFoldedUpsampling) {
     ConvCase z = shape(2, 5, 6, 72, 24);
     z.c2 = 40;
-    if (!few_shapes) expect_right(z);
+    if (!for_races) expect_right(z);
     expect_right(in_parts(half(z), 4));
     z = shape(2, 5, 3, 16, 24);
     z.upsample = z.fold = true;
     expect_right(with_everything(z));
-    if (few_shapes) return;
+    if (for_races) return;
     z.c2 = 8;
     z.splits = 2;
     expect_right(half(z));
@@ -188,7 +181,7 @@ TEST_F(ConvBoxTest, TwoTensorsAndFoldedUpsampling) {
 
 TEST_F(ConvBoxTest, Gradients) {
     expect_right_gradient(shape(3, 7, 9, 136, 24), true);
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right_gradient(half(shape(1, 9, 33, 8, 72)));
     expect_right_gradient(in_parts(shape(2, 6, 5, 72, 40), 5), true);
     ConvCase z = shape(2, 5, 6, 16, 24);
@@ -204,7 +197,7 @@ TEST_F(ConvBoxTest, GradientsInClasses) {
     ConvCase z = shape(2, 8, 9, 16, 32);
     z.stride = 2;
     expect_right_gradient(z, true);
-    if (few_shapes) return;
+    if (for_races) return;
     z.pad = {0, 0, 1, 1};
     expect_right_gradient(half(z));
     expect_right_gradient(in_parts(z, 3));
@@ -259,7 +252,7 @@ void expect_statistics(ConvCase z, int64_t w, int64_t h) {
 
 TEST_F(ConvBoxTest, Statistics) {
     expect_statistics(shape(3, 4, 4, 8, 24), 4, 4);
-    if (few_shapes) return;
+    if (for_races) return;
     expect_statistics(shape(2, 12, 12, 8, 136, 1), 12, 12); // 16 pixels a partial
     expect_statistics(half(shape(1, 16, 48, 8, 24, 1)), 16, 16);
     expect_statistics(in_parts(shape(2, 8, 8, 72, 24, 1), 2), 8, 8);
@@ -273,7 +266,7 @@ TEST_F(ConvBoxTest, Statistics) {
 }
 
 TEST_F(ConvBoxTest, EqualToTheBit) {
-    for (int splits = 1; splits <= (few_shapes ? 1 : 2); splits++) {
+    for (int splits = 1; splits <= (for_races ? 1 : 2); splits++) {
         ConvCase z = in_parts(shape(3, 16, 16, 72, 40, 1), splits);
         z.groups = 10;
         Conv c(z);
@@ -290,7 +283,7 @@ TEST_F(ConvBoxTest, EqualToTheBit) {
 
 // A mistake in one tap or one channel is larger than the bound.
 TEST_F(ConvBoxTest, PlantedMistakesAreSeen) {
-    if (few_shapes) return;
+    if (for_races) return;
     ConvCase z = shape(2, 5, 6, 72, 24);
     z.c2 = 8;
     Conv c(z);
@@ -334,7 +327,7 @@ TEST_F(ConvBoxTest, WhatIsRefused) {
 #ifdef TW_EMULATOR
 // 4 processors and no others. What boxes cannot serve, or would serve later, others do.
 TEST_F(ConvBoxTest, WhereTheyAreChosen) {
-    if (few_shapes) return;
+    if (for_races) return;
     ConvCase z = shape(4, 16, 16, 128, 128);
     z.tile = TWK_TILE_AUTO;
     Conv c(z);

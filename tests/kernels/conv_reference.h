@@ -9,6 +9,12 @@ namespace tst {
 
 enum class Math { fp32, tf32, bf16, f16 };
 
+#ifdef TW_EMU_TSAN
+constexpr Math every_math[] = {Math::fp32, Math::bf16}; // which have all indices between them
+#else
+constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
+#endif
+
 struct Pad {
     int top, left, bottom, right;
 };

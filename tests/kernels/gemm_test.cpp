@@ -112,9 +112,8 @@ class Gemm {
     }
 };
 
-// The arithmetics. Races depend on indices alone, and two of them have all of these.
 #ifdef TW_EMU_TSAN
-constexpr Math every_math[] = {Math::fp32, Math::bf16};
+constexpr Math every_math[] = {Math::fp32, Math::bf16}; // which have all indices between them
 #else
 constexpr Math every_math[] = {Math::fp32, Math::tf32, Math::bf16, Math::f16};
 #endif
@@ -278,6 +277,7 @@ TEST_F(GemmBoxTest, TermsAndParts) {
 }
 
 TEST_F(GemmBoxTest, PlantedMistakesAreSeen) {
+    NOT_FOR_RACES();
     for (const bool *form : forms)
         for (int splits : {1, 2}) {
             Case z = {2, 24, 24, 136, 8, 0, false, true};
@@ -293,6 +293,7 @@ TEST_F(GemmBoxTest, PlantedMistakesAreSeen) {
 }
 
 TEST_F(GemmBoxTest, EqualToTheBit) {
+    NOT_FOR_RACES();
     for (int splits : {1, 3}) {
         Case z = {2, 40, 24, 400};
         z.splits = splits;
@@ -340,6 +341,7 @@ TEST_F(GemmBoxTest, WhatIsRefused) {
 #ifdef TW_EMULATOR
 // GPUs of the gaming line, of compute capability 8.6 and 8.9, give a block 99 KB.
 TEST_F(GemmTest, LittleSharedMemory) {
+    NOT_FOR_RACES();
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(99 * 1024);
     for (const bool *form : forms)
@@ -428,6 +430,7 @@ TEST_F(GemmTest, AddedTwice) {
 }
 
 TEST_F(GemmTest, PlantedMistakesAreSeen) {
+    NOT_FOR_RACES();
     for (Math math : every_math)
         for (const bool *form : forms) {
             Case z = {2, 20, 24, 40, 8, 0, false, true};
@@ -447,6 +450,7 @@ TEST_F(GemmTest, PlantedMistakesAreSeen) {
 }
 
 TEST_F(GemmTest, EqualToTheBit) {
+    NOT_FOR_RACES();
     for (bool add : {false, true})
         for (int splits : {1, 3}) {
             Case z = {2, 20, 24, 200};

@@ -174,6 +174,7 @@ TEST_F(OptimizerTest, OneTensorNeedsNoTable) {
 }
 
 TEST_F(OptimizerTest, NoticesPlantedMistakes) {
+    NOT_FOR_RACES();
     for (Mistake mistake : {NO_DECAY, NO_DECAY_OF_ONE, NO_CORRECTION, WITHOUT_ONE}) {
         const Plan r = {TWK_F32, TWK_BF16, {400, 500, 600, 700}, 1, true, true, false, 0};
         Fixture f;
@@ -220,6 +221,7 @@ TEST_F(OptimizerTest, ANormThatIsNotFiniteSkipsTheUpdate) {
 }
 
 TEST_F(OptimizerTest, RepeatsToTheBit) {
+    NOT_FOR_RACES();
     const Plan r = {TWK_F32, TWK_BF16, {5000, 20000, 33}, 1, true, true, false, 0};
     std::vector<uint32_t> first;
     std::vector<double> weights, gradients;

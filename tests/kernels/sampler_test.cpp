@@ -209,6 +209,7 @@ Case random_case(const Shape &s) {
 }
 
 TEST_F(SamplerTest, DdimEveryOption) {
+    NOT_FOR_RACES();
     for (int prediction = 0; prediction < 4; prediction++)
         for (int clip = 0; clip < 3; clip++)
             for (int format = 0; format < 5; format++)
@@ -236,6 +237,7 @@ TEST_F(SamplerTest, DdimEveryShape) {
 }
 
 TEST_F(SamplerTest, DdimNoticesPlantedMistakes) {
+    NOT_FOR_RACES();
     for (int mistake = 1; mistake <= 3; mistake++) {
         Case c = random_case({2, 7, 5, 3});
         c.eta = 1;
@@ -250,6 +252,7 @@ TEST_F(SamplerTest, DdimNoticesPlantedMistakes) {
 
 // Data N(mu, s^2): the prediction is known in closed form. 1000 steps against float64.
 TEST_F(SamplerTest, ThousandStepsStayWithFloat64) {
+    NOT_FOR_RACES();
     const Schedule schedule(1000);
     const int64_t n = 96;
     for (const double eta : {0.0, 1.0}) {
@@ -302,6 +305,7 @@ TEST_F(SamplerTest, ThousandStepsStayWithFloat64) {
 }
 
 TEST_F(SamplerTest, DdimRepeatsToTheBit) {
+    NOT_FOR_RACES();
     Case c = random_case({3, 7, 5, 3});
     const int64_t n = c.shape.total();
     Tensor x = random_tensor(TWK_F32, n), m = random_tensor(TWK_BF16, n);

@@ -62,6 +62,16 @@ double tf32_of(double v); // to the 10 bits of fraction that tf32 keeps
 const char *name_of(twk_format f);
 constexpr twk_format formats[] = {TWK_F32, TWK_BF16, TWK_F16};
 
+// ThreadSanitizer makes a run ten times as long and sees races alone. They depend on the paths
+// through a kernel and on indices, not on values: one shape of each path shows them.
+#ifdef TW_EMU_TSAN
+constexpr bool for_races = true;
+#else
+constexpr bool for_races = false;
+#endif
+#define NOT_FOR_RACES()                                                                            \
+    if (tst::for_races) GTEST_SKIP() << "about values, which races do not depend on"
+
 // ---- tensors ------------------------------------------------------------------------------------
 
 std::mt19937_64 &rng(); // seeded from TW_TEST_SEED, or anew; the seed is printed
