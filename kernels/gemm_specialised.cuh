@@ -66,7 +66,7 @@ template <typename TILE> struct Ring {
     bool shared; // by two blocks
     int at = 0;
     unsigned parity = 0;
-    // By a thread of each warp that multiplies.
+    // By a thread of each warp that multiplies, when its products are done.
     TW_DEVICE void release(Mbarrier *stage_empty) const {
         mbarrier_arrive(stage_empty);
         if (shared) mbarrier_arrive_block(stage_empty, cluster_rank() ^ 1u);
@@ -151,7 +151,7 @@ template <typename TILE, typename WORK> TW_DEVICE void produce(Ring<TILE> ring, 
     for (int tile = 0; work.take(tile); tile++)
 #pragma unroll 1
         for (int i = work.steps(); i > 0; i--) {
-            mbarrier_wait_cluster(ring.empty + ring.at, ring.parity ^ 1);
+            mbarrier_wait(ring.empty + ring.at, ring.parity ^ 1);
             mbarrier_expect(ring.full + ring.at, work.bytes());
             work.fetch(ring.a(), ring.b(), ring.full + ring.at);
             ring.next();

@@ -51,18 +51,16 @@ TW_DEVICE void mbarrier_arrive_copies(Mbarrier *b) {
 #else
 #define TW_MBARRIER_WAIT "mbarrier.test_wait.parity"
 #endif
-#define TW_MBARRIER_LOOK(scope)                                                                    \
-    unsigned passed;                                                                               \
-    asm volatile("{\n.reg .pred p;\n" TW_MBARRIER_WAIT scope ".shared.b64 p, [%1], %2;\n"          \
-                 "selp.u32 %0, 1, 0, p;\n}"                                                        \
-                 : "=r"(passed)                                                                    \
-                 : "r"(mbarrier_address(b)), "r"(parity)                                           \
-                 : "memory");                                                                      \
-    return passed
 
 // One look, which may sleep before it says no.
 TW_DEVICE bool mbarrier_passed(Mbarrier *b, unsigned parity) {
-    TW_MBARRIER_LOOK("");
+    unsigned passed;
+    asm volatile("{\n.reg .pred p;\n" TW_MBARRIER_WAIT ".shared.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(passed)
+                 : "r"(mbarrier_address(b)), "r"(parity)
+                 : "memory");
+    return passed;
 }
 TW_DEVICE void mbarrier_wait(Mbarrier *b, unsigned parity) {
     while (!mbarrier_passed(b, parity)) {
@@ -71,14 +69,6 @@ TW_DEVICE void mbarrier_wait(Mbarrier *b, unsigned parity) {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
-// Where blocks of the cluster arrive: what they wrote before is seen too.
-TW_DEVICE bool mbarrier_passed_cluster(Mbarrier *b, unsigned parity) {
-    TW_MBARRIER_LOOK(".acquire.cluster");
-}
-TW_DEVICE void mbarrier_wait_cluster(Mbarrier *b, unsigned parity) {
-    while (!mbarrier_passed_cluster(b, parity)) {
-    }
-}
 // After mbarrier_init, by the same thread: TMA and the cluster's other blocks may use the barriers
 // once they have met this thread at a barrier.
 TW_DEVICE void mbarrier_fence_init() {
@@ -92,28 +82,24 @@ TW_DEVICE void mbarrier_expect(Mbarrier *b, unsigned bytes) {
                  "r"(bytes)
                  : "memory");
 }
-// Arrives at the barrier at the same place in the shared memory of the cluster's block `rank`.
+// Arrives at the barrier at the same place in the shared memory of the cluster's block `rank`. By
+// one that has read, and has what it read: what it wrote is not seen there. For that, every arrival
+// would wait until all its writes have reached L2, and every wait empty the first-level cache.
 TW_DEVICE void mbarrier_arrive_block(Mbarrier *b, unsigned rank) {
     asm volatile("{\n.reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(
-                     mbarrier_address(b)),
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(mbarrier_address(b)),
                  "r"(rank)
                  : "memory");
 }
 
 #else // never run: kernels that need them are empty in this code
 
-TW_DEVICE bool mbarrier_passed_cluster(Mbarrier *, unsigned) {
-    return true;
-}
-TW_DEVICE void mbarrier_wait_cluster(Mbarrier *, unsigned) {}
 TW_DEVICE void mbarrier_fence_init() {}
 TW_DEVICE void mbarrier_expect(Mbarrier *, unsigned) {}
 TW_DEVICE void mbarrier_arrive_block(Mbarrier *, unsigned) {}
 
 #endif
-#undef TW_MBARRIER_LOOK
 #undef TW_MBARRIER_WAIT
 
 #else
@@ -130,16 +116,10 @@ inline void mbarrier_arrive_copies(Mbarrier *b, TW_EMU_SITE) {
 inline void mbarrier_wait(Mbarrier *b, unsigned parity, TW_EMU_SITE) {
     emu::mbarrier_wait(&b->word, parity, emu::Site{file, line});
 }
-inline void mbarrier_wait_cluster(Mbarrier *b, unsigned parity, TW_EMU_SITE) {
-    emu::mbarrier_wait(&b->word, parity, emu::Site{file, line});
-}
 // A phase that never ends is reported, so that there is always a yes.
 inline bool mbarrier_passed(Mbarrier *b, unsigned parity, TW_EMU_SITE) {
     emu::mbarrier_wait(&b->word, parity, emu::Site{file, line});
     return true;
-}
-inline bool mbarrier_passed_cluster(Mbarrier *b, unsigned parity, TW_EMU_SITE) {
-    return mbarrier_passed(b, parity, file, line);
 }
 inline void mbarrier_fence_init() {
     emu::mbarrier_fence_init();

@@ -124,7 +124,7 @@ __global__ void cluster_tma_kernel(TW_TENSOR_MAP_PARAM(numbers), float *sums,
     float sum = 0;
     for (unsigned round = 0; round < 2; round++) {
         if (t == 0) {
-            if (round) mbarrier_wait_cluster(empty, 0);
+            if (round) mbarrier_wait(empty, 0);
             mbarrier_expect(full, 1024);
             tma_load_2d_multicast(tile + 128 * rank, &numbers, full, 0, (int)(2 * rank), 3);
         }

@@ -35,8 +35,8 @@ struct MulticastMasks {
 twk_status wrappers_multicast(unsigned cluster, MulticastMasks masks, const void *numbers,
                               unsigned char *tiles, uint32_t *ended, twk_stream stream);
 
-// Each block of a cluster writes to the others and arrives at their barriers; sums[block] of what
-// it finds when all have.
+// Each block of a cluster writes to the others and arrives at their barriers; whether all do, and
+// sums[block] of what it finds then.
 twk_status wrappers_remote(unsigned cluster, uint32_t *sums, uint32_t *ended, twk_stream stream);
 
 // The parts of a block meet by themselves: of each thread, its neighbour's number in the group.
