@@ -204,6 +204,8 @@ TEST_F(Emulator, Clusters) {
 #endif
     EXPECT_EQ(planted_exchange(sums.data(), 6, 32, 4, 1), TWK_LAUNCH_FAILED);
     expect_report({"clusters of 4 in a grid 6 wide"});
+    EXPECT_EQ(planted_exchange(sums.data(), 16, 32, 16, 1), TWK_LAUNCH_FAILED);
+    expect_report({"clusters of 16 in a grid 16 wide"});
 }
 
 TEST_F(Emulator, AtomicsAndFilteredBlocks) {

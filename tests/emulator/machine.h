@@ -12,7 +12,7 @@
 namespace tw::emu {
 
 constexpr unsigned max_threads = 1024;
-constexpr unsigned max_blocks = 16; // of a cluster
+constexpr unsigned max_blocks = 8; // of a cluster: more need an attribute that TW_LAUNCH lacks
 constexpr unsigned max_carves = 32;
 constexpr unsigned max_copies = 512;
 constexpr unsigned max_promises = 16;
