@@ -50,6 +50,12 @@ template <typename MATH> struct SpecialisedTile {
     static constexpr int bm = 128, bn = 256, depth = 64, stages = 4;
     static constexpr int a_bytes = bm * 128, b_bytes = bn * 128, stage_bytes = a_bytes + b_bytes;
     static constexpr int workers = 256, threads = 384;
+    // Of the registers that launch bounds leave a thread, in eights; more would be waited for for
+    // ever.
+    static constexpr int copying = 40, multiplying = 232;
+    static_assert((threads - workers) * copying + workers * multiplying <=
+                      65536 / threads / 8 * 8 * threads,
+                  "more registers than a block begins with");
     // D is turned around 64 columns at a time. Four lanes of a warp write two rows apart: 8 banks.
     static constexpr int chunk = 64, ld = bm + 4;
     static constexpr size_t shared = stages * stage_bytes + chunk * ld * sizeof(float) +
@@ -194,11 +200,11 @@ TW_DEVICE void run_specialised(unsigned char *memory, float *turned, Mbarrier *b
     else
         sync_block();
     if (threadIdx.x >= TILE::workers) {
-        registers_give<40>();
+        registers_give<TILE::copying>();
         if (threadIdx.x == TILE::workers) produce(ring, work);
         sync_warp(full_warp);
     } else {
-        registers_take<232>();
+        registers_take<TILE::multiplying>();
         consume<TILE, A_FORM, B_FORM>(ring, turned, work);
     }
     if (ring.shared) sync_cluster(); // nothing arrives where a block has gone

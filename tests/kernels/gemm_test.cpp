@@ -246,6 +246,15 @@ TEST_F(GemmBoxTest, SizesInEveryForm) {
     }
 }
 
+// What setmaxnreg gives one warpgroup must be there: a kernel compiled for fewer would hang.
+TEST_F(GemmBoxTest, RegistersForEveryWarpgroup) {
+    expect_right(boxed({1, 64, 64, 64}, forms[0]));
+    twk_launch_info info;
+    twk_last_launch(&info);
+    EXPECT_TRUE(info.registers == 168 || info.registers == 0) << info.registers;
+    EXPECT_EQ(info.local_bytes, 0);
+}
+
 // Some blocks are given several tiles.
 TEST_F(GemmBoxTest, Batches) {
     for (const bool *form : forms) {
