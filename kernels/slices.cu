@@ -35,13 +35,13 @@ __global__ void __launch_bounds__(slice_threads) slices_kernel(const SliceWork w
     TW_SHARED(arena);
     float *parts = arena.take<float>(slice_warps * slice_elements);
     const bool second = blockIdx.x >= work.first_blocks;
-    const SliceSum &sum = work.sum[second];
+    const SliceSum sum = second ? work.sum[1] : work.sum[0]; // no index: it would be copied
     const int64_t block = (int64_t)blockIdx.x - (second ? work.first_blocks : 0);
     const int64_t first = block * slice_elements, batch = blockIdx.y;
     const int64_t at = first + threadIdx.x % 32 * 4;
     const float *const from = sum.slices + batch * sum.splits * sum.elements;
     float v[4] = {};
-    if (work.wide[second])
+    if (second ? work.wide[1] : work.wide[0])
         add_every_eighth<true>(sum, from, at, v);
     else
         add_every_eighth<false>(sum, from, at, v);
