@@ -3,6 +3,9 @@
 #include "device/tma.cuh"
 #include "device/wgmma.cuh"
 
+#include <stdlib.h>
+#include <string.h>
+
 namespace tw {
 
 static thread_local const char *last_error = "";
@@ -26,6 +29,17 @@ void note_launch(const char *name, const LaunchConfig &c, const void *kernel) {
     last_kernel = kernel;
 }
 
+// TWK_WITHOUT in the environment names what is not to be used, to find out on a GPU which part of
+// it was understood wrongly, and to have the rest meanwhile: "tma", "wgmma" or "clusters".
+static Limits less_of(Limits limits) {
+    const char *const without = getenv("TWK_WITHOUT");
+    if (!without) return limits;
+    if (strstr(without, "clusters")) limits.cluster = 1;
+    if (strstr(without, "wgmma")) limits.wgmma = limits.tma = false; // boxes are multiplied by it
+    if (strstr(without, "tma")) limits.tma = false;
+    return limits;
+}
+
 #ifndef TW_EMULATOR
 // Work: none, it is asked about and never launched: its launch bound says for which GPU the code
 // was compiled. Limit: none.
@@ -46,16 +60,16 @@ static bool ask_for_limits(int device, Limits *limits) {
             cudaSuccess &&
         cudaFuncGetAttributes(&built, built_for_kernel) == cudaSuccess;
     const bool wgmma = whole && major == 9 && minor == 0 && built.maxThreadsPerBlock == 128;
-    *limits = Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors, wgmma,
-                     wgmma && tensor_maps_there()};
+    *limits = less_of(Limits{(size_t)shared, major == 9 ? 8u : 1u, (unsigned)processors, wgmma,
+                             wgmma && tensor_maps_there()});
     return whole;
 }
 #endif
 
 Limits device_limits() {
 #ifdef TW_EMULATOR
-    return Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma(),
-                  emu::with_wgmma() && tensor_maps_there()};
+    return less_of(Limits{emu::shared_limit(), emu::max_cluster(), 4, emu::with_wgmma(),
+                          emu::with_wgmma() && tensor_maps_there()});
 #else
     // The choice of a tile asks many times.
     static thread_local int known = -1;

@@ -127,6 +127,13 @@ TEST_F(ConvBoxTest, Pairs) {
     expect_right(shape(3, 16, 16, 8, 136, 1));
     EXPECT_EQ(cluster_of_last(), 1u);
     tw::emu::set_max_cluster(most);
+    setenv("TWK_WITHOUT", "clusters", 1);
+    expect_right(shape(3, 16, 16, 8, 136, 1));
+    EXPECT_EQ(cluster_of_last(), 1u);
+    setenv("TWK_WITHOUT", "tma", 1);
+    Conv refused(shape(3, 16, 16, 8, 136, 1));
+    EXPECT_EQ(twk_conv_forward(&refused.a, nullptr), TWK_UNSUPPORTED);
+    unsetenv("TWK_WITHOUT");
 #endif
 }
 
