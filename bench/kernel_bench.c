@@ -1,11 +1,13 @@
 /* kernel_bench [--plan] [--filter TEXT] [--json FILE] [--quick] [--small] [--alone]
- *              [--compile] [--cudnn FILE] [--cublaslt FILE]
+ *              [--compile] [--cudnn FILE] [--cublaslt FILE] [--from N] [--row-seconds N]
  * Measures every kernel of the plan on a GPU and compares it with float64 and, where cuDNN or
  * cuBLASLt has the same, with the quickest of its plans; without a GPU prints the plan. --small
  * takes twins of a few thousand elements: a look at whether everything runs. --alone leaves the
  * libraries out, whose choice takes seconds a row; --compile lets cuDNN compile engines for
  * convolutions, seconds each; --cudnn and --cublaslt name the libraries' files where the loader
- * would not find them. */
+ * would not find them. --from begins with that row and adds to the file of --json; with
+ * --row-seconds a row that takes longer ends the program, see go_on.sh. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "measure.h"
@@ -36,10 +38,15 @@ static bool parse(int argc, char **argv, command *c) {
             c->options.filter = argv[++i];
         else if (!strcmp(argv[i], "--json") && more)
             c->options.json = argv[++i];
+        else if (!strcmp(argv[i], "--from") && more)
+            c->options.from = strtoul(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--row-seconds") && more)
+            c->options.row_seconds = (unsigned)strtoul(argv[++i], NULL, 10);
         else {
             fprintf(stderr,
                     "kernel_bench: %s: expected --plan, --quick, --small, --alone, --compile, "
-                    "--filter TEXT, --json FILE, --cudnn FILE or --cublaslt FILE\n",
+                    "--filter TEXT, --json FILE, --cudnn FILE, --cublaslt FILE, --from N or "
+                    "--row-seconds N\n",
                     argv[i]);
             return false;
         }

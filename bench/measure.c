@@ -1,5 +1,8 @@
 #include "measure.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include "copy.h"
 #include "library.h"
 #include "machine.h"
@@ -92,6 +95,24 @@ static bool measure_row(const bench_row *row, const bench_libraries *libraries,
     return good;
 }
 
+/* A kernel that waits for ever lets nobody return. */
+static char late[80];
+static size_t late_length;
+static void give_up(int signal_number) {
+    (void)signal_number;
+    if (write(STDOUT_FILENO, late, late_length) < 0) _exit(1);
+    _exit(BENCH_STOPPED);
+}
+
+static void watch_row(size_t index, unsigned seconds) {
+    if (!seconds) return;
+    late_length =
+        (size_t)snprintf(late, sizeof late,
+                         "kernel_bench: row %zu does not end, error after %u s\n", index, seconds);
+    signal(SIGALRM, give_up);
+    alarm(seconds);
+}
+
 static int measure_rows(const bench_row *rows, size_t count, const bench_options *o,
                         bench_timer *timer, FILE *json) {
     bench_standing standings[BENCH_STANDINGS] = {0};
@@ -101,10 +122,13 @@ static int measure_rows(const bench_row *rows, size_t count, const bench_options
         fprintf(stderr, "kernel_bench: out of memory\n");
         return 1;
     }
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = o->from; i < count && status != BENCH_STOPPED; i++) {
         const bench_row row = o->small ? bench_small_twin(&rows[i]) : rows[i];
         bench_result result = {0};
-        if (measure_row(&row, &libraries, o, timer, &result)) {
+        watch_row(i, o->row_seconds);
+        const bool measured = measure_row(&row, &libraries, o, timer, &result);
+        alarm(0);
+        if (measured) {
             bench_print_result(&row, &result, json);
             bench_count_row(&row, &result, standings);
             if (!bench_is_right(&result.check)) status = 1;
@@ -115,6 +139,10 @@ static int measure_rows(const bench_row *rows, size_t count, const bench_options
         status = 1;
         printf("%-28s %-18s %s  failed: %s %s\n", row.name, shape, bench_format_name(row.format),
                twk_error_text(), cudaGetErrorString(cudaGetLastError()));
+        fflush(stdout);
+        if (cudaDeviceSynchronize() == cudaSuccess) continue;
+        printf("kernel_bench: row %zu lost the device\n", i);
+        status = BENCH_STOPPED;
     }
     bench_libraries_close(&libraries);
     bench_print_standings(standings);
@@ -129,7 +157,7 @@ int bench_measure(const bench_row *rows, size_t count, const bench_options *opti
                 cudaGetErrorString(error));
         return 2;
     }
-    FILE *json = options->json ? fopen(options->json, "w") : NULL;
+    FILE *json = options->json ? fopen(options->json, options->from ? "a" : "w") : NULL;
     if (options->json && !json) {
         fprintf(stderr, "kernel_bench: --json: cannot write %s\n", options->json);
         return 1;
@@ -137,7 +165,7 @@ int bench_measure(const bench_row *rows, size_t count, const bench_options *opti
     bench_timer timer;
     int status = 1;
     if (bench_timer_create(&timer)) {
-        bench_print_machine(&timer, options->small, json);
+        if (!options->from) bench_print_machine(&timer, options->small, json);
         status = measure_rows(rows, count, options, &timer, json);
     } else
         fprintf(stderr, "kernel_bench: no stream or event on this device\n");

@@ -97,7 +97,9 @@ void bench_print_result(const bench_row *r, const bench_result *m, FILE *json) {
     char shape[BENCH_SHAPE_TEXT];
     bench_shape_text(r, shape);
     print_line(r, m, shape);
-    if (json) print_json(json, r, m, shape);
+    if (!json) return;
+    print_json(json, r, m, shape);
+    fflush(json); /* it is there when the next row ends the program */
 }
 
 void bench_count_row(const bench_row *r, const bench_result *m,

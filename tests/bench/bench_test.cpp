@@ -14,6 +14,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -208,6 +209,51 @@ TEST_F(Bench, SaysWhatItCannotDo) {
     const std::string out = ::testing::internal::GetCapturedStdout();
     EXPECT_NE(out.find("failed"), std::string::npos) << out;
     EXPECT_NE(out.find("of bound"), std::string::npos) << out;
+}
+
+TEST_F(Bench, GoesOnFromARow) {
+    const std::vector<bench_row> rows = plan();
+    const std::string path = ::testing::TempDir() + "tweedie_bench_from.jsonl";
+    bench_options options = {};
+    options.files = nowhere;
+    options.small = options.alone = true;
+    options.json = path.c_str();
+    ::testing::internal::CaptureStdout();
+    EXPECT_EQ(bench_measure(rows.data(), 1, &options), 0);
+    options.from = 1;
+    options.row_seconds = 600;
+    EXPECT_EQ(bench_measure(rows.data(), 2, &options), 0);
+    // A row that loses the device is the last of its process.
+    runtime_lose_device(1);
+    EXPECT_EQ(bench_measure(rows.data(), 3, &options), BENCH_STOPPED);
+    runtime_lose_device(0);
+    const std::string out = ::testing::internal::GetCapturedStdout();
+    EXPECT_NE(out.find("kernel_bench: row 1 lost the device"), std::string::npos) << out;
+    EXPECT_EQ(out.find("row 2"), std::string::npos) << out;
+    std::ifstream file(path);
+    std::string line;
+    std::vector<bool> of_a_row;
+    while (std::getline(file, line))
+        of_a_row.push_back(line.find("\"right\"") != std::string::npos);
+    EXPECT_EQ(of_a_row, (std::vector<bool>{false, true, true})) << "the machine, the two rows";
+    remove(path.c_str());
+}
+
+TEST_F(Bench, ARowThatDoesNotEnd) {
+    const std::vector<bench_row> rows = plan();
+    bench_options options = {};
+    options.files = nowhere;
+    options.small = options.alone = true;
+    options.row_seconds = 1;
+    options.from = 1;
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_EXIT(
+        {
+            runtime_hang();
+            dup2(STDERR_FILENO, STDOUT_FILENO);
+            bench_measure(rows.data(), 2, &options);
+        },
+        ::testing::ExitedWithCode(BENCH_STOPPED), "row 1 does not end");
 }
 
 // Every row of the plan fits the types that the launchers take, without running it.

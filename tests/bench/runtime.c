@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct CUstream_st {
     int capturing;
@@ -18,7 +19,7 @@ struct CUgraphExec_st {
 };
 
 static size_t live, fail_at;
-static int devices = 1, capturing;
+static int devices = 1, capturing, lost, hangs;
 static cudaError_t last;
 
 size_t runtime_live(void) {
@@ -26,6 +27,12 @@ size_t runtime_live(void) {
 }
 void runtime_fail_malloc(size_t n) {
     fail_at = n;
+}
+void runtime_lose_device(int is_lost) {
+    lost = is_lost;
+}
+void runtime_hang(void) {
+    hangs = 1;
 }
 void runtime_set_devices(int count) {
     devices = count;
@@ -38,7 +45,9 @@ static cudaError_t result(cudaError_t error) {
 
 /* What waits or allocates must not happen while a stream of this thread captures. */
 static cudaError_t outside_capture(void) {
-    return result(capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+    return result(lost        ? cudaErrorIllegalAddress
+                  : capturing ? cudaErrorStreamCaptureUnsupported
+                              : cudaSuccess);
 }
 
 static void *make(size_t bytes) {
@@ -136,6 +145,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return drop(stream);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    while (hangs) pause();
     (void)stream;
     return outside_capture();
 }

@@ -12,6 +12,10 @@ extern "C" {
 size_t runtime_live(void);
 /* The n-th call of cudaMalloc from now fails (1: the next); 0: none. */
 void runtime_fail_malloc(size_t n);
+/* Whether the device does nothing any more, as after a fault. */
+void runtime_lose_device(int lost);
+/* The stream's work never ends. */
+void runtime_hang(void);
 /* How many devices there are. */
 void runtime_set_devices(int count);
 
