@@ -11,7 +11,9 @@
 # QUICK=0 measures longer and the libraries' plans beside, which takes half an hour and more.
 # PEERS=1 adds the engine beside PyTorch, where PYTHON has that and diffusers: the eager settings in
 # the quick form; QUICK=0 compiles too, which takes an hour. It does not count for the exit status.
-# Every part has a time limit of its own, and all together LIMIT. OUT gets few files: summary.txt,
+# What says most comes first: the building blocks, then the kernels, whole models, rates. Every part
+# has a time limit of its own, and all together LIMIT; a test or a row of the benchmark that does not
+# end, or loses the device, costs seconds and itself alone (go_on.sh). OUT gets few files: summary.txt,
 # which grows line by line, verified.json, kernels.txt, *.jsonl, peers.md, and the parts' output in
 # logs.tar.gz.
 # Exit status: 0 when all tests and the command passed on the GPU, else 1; compute-sanitizer is
@@ -24,8 +26,8 @@ mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 build=${CHECK_BUILD:-$root/build-check}
 logs=$build/logs
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
-quick="--quick --alone" bench_limit=200 limit=${LIMIT:-570}
-[ "${QUICK:-1}" = 0 ] && quick="" bench_limit=3600 limit=${LIMIT:-14400}
+quick="--quick --alone" bench_limit=150 row_limit=10 limit=${LIMIT:-570}
+[ "${QUICK:-1}" = 0 ] && quick="" bench_limit=3600 row_limit=300 limit=${LIMIT:-14400}
 deadline=$(($(date +%s) + limit))
 status=0 passed=
 rm -rf "$logs"
@@ -150,22 +152,54 @@ tweedie=$programs/host/tweedie
 engine=$programs/tests/cuda/engine_device_test
 kernel_bench=$programs/bench/kernel_bench
 export TW_TEST_DIR="$root/tests"
+go_on=$root/bench/go_on.sh
 
 # --- Tests ---
 
-kernel_test() {
-    family=$(basename "$1" _device_test)
-    verify "$family" 90 "test-$family.txt" "kernels, $family" "$1"
+kernel_test() { # kernel_test FAMILY [PART_SECONDS]
+    verify "$1" 45 "test-$1.txt" "kernels, $1" sh "$go_on" "${2:-10}" 3 \
+        tests "$programs/tests/kernels/$1_device_test"
 }
-kernel_test "$programs/tests/kernels/wrappers_device_test"
+ended() { grep -q "ended the program" "$logs/test-$1.txt" 2>/dev/null; }
+leave_out() {
+    TWK_WITHOUT="${TWK_WITHOUT:+$TWK_WITHOUT }$1"
+    export TWK_WITHOUT
+    say "        from here on without $1 (TWK_WITHOUT)"
+}
+# Each rests on those before it. What hangs or faults is left out from then on, so that all the rest
+# is seen; what is merely wrong is not. The tensors past 2^31 elements come last.
+first="wrappers mma tma conv_box gemm conv_weight conv conv_gradient group_norm attention"
+for family in $first; do
+    [ -x "$programs/tests/kernels/${family}_device_test" ] || continue
+    kernel_test "$family"
+    ended "$family" || continue
+    case $family in
+    mma) leave_out wgmma ;;
+    tma | gemm | conv_weight) leave_out tma ;;
+    conv_box)
+        leave_out clusters
+        part 45 test-conv_box-alone.txt "kernels, conv_box, without clusters" sh "$go_on" 10 3 \
+            tests "$programs/tests/kernels/conv_box_device_test"
+        ! ended conv_box-alone || leave_out tma
+        ;;
+    esac
+done
+must 60 kernels-small.txt "every row of the benchmark at a small shape, against float64" \
+    sh "$go_on" 8 6 rows "$kernel_bench" --small --alone
 if [ -x "$engine" ]; then
-    verify engine 180 test-engine.txt "whole models" "$engine" "--gtest_output=xml:$logs/engine.xml"
+    verify engine 150 test-engine.txt "whole models" sh "$go_on" 20 6 tests "$engine"
 fi
 for test in "$programs"/tests/kernels/*_device_test; do
-    [ "$(basename "$test")" = wrappers_device_test ] || kernel_test "$test"
+    family=$(basename "$test" _device_test)
+    case " $first large " in *" $family "*) ;; *) kernel_test "$family" ;; esac
 done
-must 90 kernels-small.txt "every row of the benchmark at a small shape, against float64" \
-    "$kernel_bench" --small --alone
+
+# --- Rates of the kernels ---
+
+# shellcheck disable=SC2086
+must $bench_limit kernels.txt "benchmark of the kernels" sh "$go_on" $row_limit 8 \
+    rows "$kernel_bench" $quick --json "$out/kernels.jsonl"
+cp "$logs/kernels.txt" "$out/"
 
 # --- The command ---
 
@@ -175,14 +209,14 @@ small="$small --set model.block_out_channels=[16,32,32] --set model.norm_num_gro
 if [ -x "$tweedie" ]; then
     rm -rf "$run" "$run-bf16"
     # shellcheck disable=SC2086
-    must 60 train.txt "the command trains" "$tweedie" train $small --out "$run" --steps 20 --device cuda
+    must 30 train.txt "the command trains" "$tweedie" train $small --out "$run" --steps 20 --device cuda
     # shellcheck disable=SC2086
-    must 60 train-bf16.txt "the command trains in bf16" "$tweedie" train $small --out "$run-bf16" --steps 20 \
+    must 30 train-bf16.txt "the command trains in bf16" "$tweedie" train $small --out "$run-bf16" --steps 20 \
         --device cuda --precision bf16
-    must 60 sample.txt "the command samples" "$tweedie" sample --model "$run" --out "$build/samples.png" \
+    must 30 sample.txt "the command samples" "$tweedie" sample --model "$run" --out "$build/samples.png" \
         --n 4 --steps 10 --device cuda
-    must 60 resume.txt "the CPU resumes" "$tweedie" train --out "$run" --resume --steps 24 --device cpu
-    must 60 resume-back.txt "the GPU resumes" "$tweedie" train --out "$run" --resume --steps 28 --device cuda
+    must 30 resume.txt "the CPU resumes" "$tweedie" train --out "$run" --resume --steps 24 --device cpu
+    must 30 resume-back.txt "the GPU resumes" "$tweedie" train --out "$run" --resume --steps 28 --device cuda
 fi
 
 # --- compute-sanitizer ---
@@ -195,6 +229,7 @@ sanitize() { # sanitize TOOL LABEL LIMIT PROGRAM [ARGUMENT ...]
     grep -a -h "SUMMARY" "$logs/sanitizer-$tool-$label.txt" | tail -n 1 | quote
 }
 sanitize_engine() {
+    sanitize memcheck models 60 "$engine" --gtest_filter=CudaRuns.AStepAndASamplerRun
     sanitize racecheck models 60 "$engine" --gtest_filter=CudaRuns.AStepAndASamplerRun
     # shellcheck disable=SC2086
     sanitize memcheck train 45 "$tweedie" train $small --out "$run-checked" --steps 2 --device cuda
@@ -211,9 +246,6 @@ sanitize_kernels() {
 }
 sanitizer=$(command -v compute-sanitizer)
 [ -n "$sanitizer" ] || say "compute-sanitizer is not here"
-if [ -n "$sanitizer" ] && [ -x "$engine" ]; then
-    sanitize memcheck models 60 "$engine" --gtest_filter=CudaRuns.AStepAndASamplerRun
-fi
 
 # --- Benchmarks ---
 
@@ -229,9 +261,7 @@ if [ -x "$tweedie" ]; then
         bench sample-$precision sample --precision $precision --batch-size 1,64 --repeats 3 --operations 20
     done
 fi
-# shellcheck disable=SC2086
-must $bench_limit kernels.txt "benchmark of the kernels" "$kernel_bench" $quick --json "$out/kernels.jsonl"
-cp "$logs/kernels.txt" "$out/"
+[ ! -x "$programs/tests/kernels/large_device_test" ] || kernel_test large 30
 
 # --- With the time that is left ---
 

@@ -41,6 +41,7 @@ executable "$work/bin/program" <<'EOF'
 #!/bin/sh
 name=$(basename "$0")
 echo "$name $*" >>"$CALLS"
+[ -z "${TWK_WITHOUT:-}" ] || echo "$name without $TWK_WITHOUT" >>"$CALLS"
 words="$*"
 while [ $# -gt 0 ]; do
     [ "$1" = --json ] && echo '{"gpu":"stand-in"}' >"$2"
@@ -56,6 +57,8 @@ tweedie)
     ;;
 esac
 [ "${NO_GPU:-}" ] && echo "Skipped: no CUDA device" && exit 0
+[ "$name" = "${TEST_ENDS:-}_device_test" ] && [ "${TWK_WITHOUT:-}" != "${ENDS_UNLESS:-none}" ] &&
+    echo "[ RUN      ] Planted.End" && exit 71
 [ "$name" = "${TEST_HANGS:-}_device_test" ] && sleep 60
 [ "$name" = "${TEST_FAILS:-}_device_test" ] && echo "[  FAILED  ] planted" && exit 1
 exit 0
@@ -106,10 +109,10 @@ run() { # run CASE [VARIABLE=value ...]: status, and the results in $out
 run passes
 expect "status 0" test "$status" = 0
 expect "the architecture of the GPU" grep -q CMAKE_CUDA_ARCHITECTURES=90a-real "$logs/configure.txt"
-expect "the building blocks first" test "$(head -n 1 "$work/calls")" = "wrappers_device_test "
+expect "the building blocks first" test "$(head -n 1 "$work/calls")" = "wrappers_device_test --gtest_filter=*"
 expect "everything as passed" grep -q \
-    '"gpu":"Stand-in GPU".*"passed":\["wrappers", "engine", "group_norm", "noise"\]' "$out/verified.json"
-expect "each family once on the device" test "$(grep -c '^group_norm_device_test $' "$work/calls")" = 1
+    '"gpu":"Stand-in GPU".*"passed":\["wrappers", "group_norm", "engine", "noise"\]' "$out/verified.json"
+expect "each family once on the device" test "$(grep -c '^group_norm_device_test --gtest_filter=\*$' "$work/calls")" = 1
 expect "the sanitizer over models" grep -q 'sanitizer --tool racecheck.*AStepAndASamplerRun' \
     "$logs/sanitizer-racecheck-models.txt"
 expect "the sanitizer over the command" grep -q 'sanitizer --tool memcheck.*tweedie train' \
@@ -120,7 +123,7 @@ expect "a run that the CPU resumes" grep -q '^tweedie train .*--resume .*--devic
 expect "the kernels' lines" grep -q stand-in "$out/kernels.jsonl"
 expect "the engine's lines" test "$(wc -l <"$out/engine.jsonl")" = 4
 expect "the small shapes before the large ones" \
-    test "$(grep -m 1 kernel_bench "$work/calls")" = "kernel_bench --small --alone"
+    test "$(grep -m 1 kernel_bench "$work/calls")" = "kernel_bench --small --alone --from 0 --row-seconds 8"
 expect "the quick form" grep -q 'kernel_bench --quick --alone --json' "$work/calls"
 expect "what the machine is" grep -q "Stand-in GPU, 1" "$out/summary.txt"
 expect "how each part went" grep -q "whole models: passed" "$out/summary.txt"
@@ -141,10 +144,26 @@ expect "the long form" grep -q 'kernel_bench --json' "$work/calls"
 run test-fails TEST_FAILS=noise
 expect "status 1" test "$status" = 1
 expect "only the others as passed" \
-    grep -q '"passed":\["wrappers", "engine", "group_norm"\]' "$out/verified.json"
+    grep -q '"passed":\["wrappers", "group_norm", "engine"\]' "$out/verified.json"
 expect "which one" grep -q "noise: FAILED" "$out/summary.txt"
 expect "why" grep -q "planted" "$out/summary.txt"
 expect "the benchmark all the same" grep -q kernel_bench "$work/calls"
+
+expect "nothing left out" sh -c "! grep -q without '$work/calls'"
+
+more="$kernels tests/kernels/conv_box_device_test tests/kernels/mma_device_test"
+run blocks-end TEST_ENDS=mma "kernels=$more"
+expect "status 1" test "$status" = 1
+expect "that it ended" grep -q "Planted.End ended the program" "$out/summary.txt"
+expect "the models without wgmma" grep -q "engine_device_test without wgmma$" "$work/calls"
+
+run pairs-end TEST_ENDS=conv_box ENDS_UNLESS=clusters "kernels=$more"
+expect "a second look" grep -q "without clusters: passed" "$out/summary.txt"
+expect "the models without clusters" grep -q "engine_device_test without clusters$" "$work/calls"
+
+run boxes-end TEST_ENDS=conv_box "kernels=$more"
+expect "a second look" grep -q "without clusters: FAILED" "$out/summary.txt"
+expect "the models without boxes" grep -q "engine_device_test without clusters tma$" "$work/calls"
 
 run engine-fails TEST_FAILS=engine
 expect "status 1" test "$status" = 1
