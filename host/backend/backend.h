@@ -6,13 +6,14 @@
 #include "backend/choices.h"
 #include "backend/provider.h"
 
-/* Pictures as bytes, of which a batch is taken by index; both on the device. */
-typedef struct tw_pictures_on_device {
-    const void *bytes; /* uint8[count, shape] */
-    int64_t count, shape[3];
-    const void *index; /* int64[batch] */
+/* Samples of a data set, of which a batch is taken by index; both on the device. */
+typedef struct tw_samples_on_device {
+    bool are_bytes;      /* for -1..1; else float32 */
+    const void *samples; /* [count, elements] */
+    int64_t count, elements;
+    const void *index; /* [batch]: int64 into bytes, int32 into float32 */
     int64_t batch;
-} tw_pictures_on_device;
+} tw_samples_on_device;
 
 struct tw_backend {
     tw_context *ctx;
@@ -49,9 +50,9 @@ struct tw_backend {
     tw_status (*feed)(tw_backend *b, void *dst, const void *src, size_t bytes);
     /* Device memory that feeding so many bytes at a time takes. Null: none. */
     size_t (*feed_bytes)(const tw_backend *b, size_t bytes);
-    /* A batch as float32[batch, shape] in [-1, 1], with the bits of tw_dataset_to_floats. Null
+    /* A batch as float32[batch, elements], of bytes with the bits of tw_dataset_to_floats. Null
      * where the host's memory is the device's. */
-    tw_status (*gather)(tw_backend *b, const tw_pictures_on_device *pictures, void *out);
+    tw_status (*gather)(tw_backend *b, const tw_samples_on_device *samples, void *out);
     /* A download that may arrive later, when the stream is there. Null, as the seven below, where
      * everything is done when its call returns. */
     tw_status (*send)(tw_backend *b, void *dst, const void *src, size_t bytes);

@@ -44,7 +44,7 @@ static tw_status memory(const cli_bench *b, const cli_bench_row *row, json_t *by
     json_object_set_new(bytes, "average", json_integer((json_int_t)m.ema));
     json_object_set_new(bytes, "arena", json_integer((json_int_t)m.arena));
     json_object_set_new(bytes, "staging", json_integer((json_int_t)m.staging));
-    json_object_set_new(bytes, "pictures", json_integer((json_int_t)m.resident));
+    json_object_set_new(bytes, "data", json_integer((json_int_t)m.resident));
     return TW_OK;
 }
 

@@ -33,7 +33,7 @@ typedef struct planner {
 typedef struct budget {
     int64_t batch;
     tw_trainer_budget parts; /* of sampling: weights and plans */
-    size_t resident;         /* pictures on the device */
+    size_t resident;         /* the data set on the device */
     double total;
 } budget;
 
@@ -98,12 +98,6 @@ static int open_data(planner *p) {
     if (p->data->rank != p->info.rank || p->data->elements != cli_shape_of(&p->info).count)
         return cli_usage("--data: %s: its samples have another shape than the network's", source);
     return CLI_OK;
-}
-
-/* Bytes of the host's memory that the data set holds, whatever is on the device. */
-static size_t held_by(const tw_dataset *d) {
-    const size_t numbers = (size_t)d->count * (size_t)d->elements;
-    return d->values ? numbers * sizeof(float) : d->bytes ? numbers : 0;
 }
 
 /* A number that the preset gives to an option of `train`. */
@@ -206,7 +200,7 @@ static int rows_of(const planner *p, const budget *b, row *rows) {
                            {"workspace", "workspace", t->plans.workspace + t->plans.held},
                            {"gaps", "gaps", t->plans.gaps},
                            {"inputs", "inputs", t->plans.inputs},
-                           {"pictures", "pictures", b->resident}};
+                           {"data", "data", b->resident}};
     int n = 0;
     for (int i = 0; i < ROWS; i++) {
         const bool is_any = (i != 1 && i != ROWS - 1) || all[i].bytes > 0;
@@ -220,15 +214,16 @@ static int print_plan_json(const planner *p, const budget *b, const budget *larg
     json_t *bytes = json_object();
     for (int i = 0, n = rows_of(p, b, rows); i < n; i++)
         json_object_set_new(bytes, rows[i].key, json_integer((json_int_t)rows[i].bytes));
-    return cli_print_json(json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:I, s:I, s:f, s:I, s:f, s:o}", "device",
-        tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
-        (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train", "precision",
-        cli_text(p->args, "precision"), "recompute", cli_text(p->args, "recompute"), "batch_size",
-        (json_int_t)b->batch, "bytes", bytes, "total", b->total, "host_save",
-        (json_int_t)b->parts.snapshot, "host_data", (json_int_t)(p->data ? held_by(p->data) : 0),
-        "memory", p->memory, "largest_batch", (json_int_t)largest->batch, "largest_total",
-        largest->total, "providers", cli_choices_json(p->ctx, &p->choices)));
+    return cli_print_json(
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:o, s:f, s:I, s:I, s:f, s:I, s:f, s:o}",
+                  "device", tw_context_device_name(p->ctx), "kind", p->info.kind, "parameters",
+                  (json_int_t)p->info.parameters, "for", p->sampling ? "sample" : "train",
+                  "precision", cli_text(p->args, "precision"), "recompute",
+                  cli_text(p->args, "recompute"), "batch_size", (json_int_t)b->batch, "bytes",
+                  bytes, "total", b->total, "host_save", (json_int_t)b->parts.snapshot, "host_data",
+                  (json_int_t)(p->data ? tw_dataset_held_bytes(p->data) : 0), "memory", p->memory,
+                  "largest_batch", (json_int_t)largest->batch, "largest_total", largest->total,
+                  "providers", cli_choices_json(p->ctx, &p->choices)));
 }
 
 static void print_plan(const planner *p, const budget *b, const budget *largest) {
@@ -247,7 +242,7 @@ static void print_plan(const planner *p, const budget *b, const budget *largest)
                cli_bytes((double)b->parts.snapshot).text);
     if (p->data)
         printf("  %-17s %10s more of the host's memory\n", "the data",
-               cli_bytes((double)held_by(p->data)).text);
+               cli_bytes((double)tw_dataset_held_bytes(p->data)).text);
     cli_print_choices(p->ctx, &p->choices, 17);
     printf("%s: ", cli_bytes(p->memory).text);
     if (largest->batch == 0)

@@ -111,7 +111,7 @@ static int say_memory(cli_session *s, json_t *document) {
                       "weights", (json_int_t)m.weights, "rounded", (json_int_t)m.rounded,
                       "gradients", (json_int_t)m.gradients, "optimizer", (json_int_t)m.optimizer,
                       "average", (json_int_t)m.ema, "arena", (json_int_t)m.arena, "staging",
-                      (json_int_t)m.staging, "pictures", (json_int_t)m.resident, "save",
+                      (json_int_t)m.staging, "data", (json_int_t)m.resident, "save",
                       (json_int_t)m.snapshot, "preview", (json_int_t)preview, "process",
                       (json_int_t)peak, "machine", (json_int_t)total, "free",
                       (json_int_t)available));

@@ -44,7 +44,7 @@ static void show_memory(const cli_session *s, const tw_trainer_memory *m) {
     if (m->ema) printf(", average %s", cli_bytes((double)m->ema).text);
     printf(", arena %s, staging %s", cli_bytes((double)m->arena).text,
            cli_bytes((double)m->staging).text);
-    if (m->resident) printf(", pictures %s", cli_bytes((double)m->resident).text);
+    if (m->resident) printf(", data %s", cli_bytes((double)m->resident).text);
     printf("%s%s%s\n", s->options.recompute ? "; " : "",
            s->options.recompute ? cli_text(s->args, "recompute") : "",
            s->options.recompute ? " are made again" : "");

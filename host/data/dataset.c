@@ -71,6 +71,11 @@ tw_status tw_dataset_set_class_names(tw_dataset *d, const char *const *names, in
     return TW_OK;
 }
 
+size_t tw_dataset_held_bytes(const tw_dataset *d) {
+    const size_t values = (size_t)d->count * (size_t)d->elements;
+    return d->values ? values * sizeof(float) : d->bytes ? values : 0;
+}
+
 void tw_dataset_to_floats(const uint8_t *bytes, int64_t n, float *out) {
     /* 0 is -1 and 255 is 1, both exactly. */
     for (int64_t i = 0; i < n; i++) out[i] = (float)((2.0 * bytes[i] - 255.0) / 255.0);

@@ -38,6 +38,8 @@ tw_status tw_dataset_set_labels(tw_dataset *dataset, const char *name, int32_t *
 
 /* Copies the names of the classes 0..n-1. */
 tw_status tw_dataset_set_class_names(tw_dataset *dataset, const char *const *names, int64_t n);
+/* Bytes of the samples in memory; 0 where they are made as they are asked for. */
+size_t tw_dataset_held_bytes(const tw_dataset *dataset);
 /* 0..255 to [-1, 1]. */
 void tw_dataset_to_floats(const uint8_t *bytes, int64_t n, float *out);
 

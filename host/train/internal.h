@@ -35,6 +35,12 @@ typedef struct tw_metrics_ring {
     int64_t first, count; /* of those nobody has asked for; slots by their number, modulo */
 } tw_metrics_ring;
 
+/* A data set that lies on the device; see resident.c. */
+typedef struct tw_resident {
+    void *samples, *index; /* of the set, and of a batch, on the device; null: batches are fed */
+    int32_t *narrow;       /* [batch_size], for the index of floats; null: as the loader has it */
+} tw_resident;
+
 struct tw_trainer {
     tw_context *ctx;
     tw_model *model;
@@ -48,8 +54,8 @@ struct tw_trainer {
     /* Flat float32 vectors of model->weights.total elements on the device, beside the weights; the
      * optimizer works on the leading weights.trainable of them. */
     void *gradients, *first_moment, *second_moment, *ema;
-    void *pictures, *index; /* of the data set, on the device, and of a batch; null: fed */
-    void *count;            /* tw_measured, which begins with the counters */
+    tw_resident resident;
+    void *count; /* tw_measured, which begins with the counters */
     tw_metrics_ring metrics;
     void *loss;                      /* float32[1]: sum over the micro-steps of one step */
     tw_rounded rounded, rounded_ema; /* weights and ema as the network reads them; the second is
@@ -94,11 +100,12 @@ tw_status tw_trainer_metrics_newest(tw_trainer *trainer, tw_train_metrics *out);
 /* Goes to the start of step `trainer->step`: no gradient so far, its first batch and noise next. */
 tw_status tw_trainer_rewind(tw_trainer *trainer);
 
-/* Bytes of a data set's pictures that a GPU keeps, where so many of its own are free beside all
- * else that training takes; 0: they are fed. */
+/* Bytes of a data set that a GPU keeps, where so many of its own are free beside all else that
+ * training takes; 0: its batches are fed. */
 size_t tw_dataset_resident_bytes(const tw_dataset *dataset, int64_t limit, size_t available);
-/* Puts the data set's pictures on the device, if they may be there; see resident.c. */
+/* Puts the data set on the device, if it may be there. */
 tw_status tw_trainer_make_resident(tw_trainer *trainer);
+void tw_trainer_free_resident(tw_trainer *trainer);
 size_t tw_trainer_resident_bytes(const tw_trainer *trainer);
 tw_status tw_trainer_feed_resident(tw_trainer *trainer, tw_loader *loader, tw_loss_plan *plan);
 

@@ -115,7 +115,7 @@ static tw_status make_loaders(tw_trainer *t) {
     tw_loader_options o = {.batch = t->options.batch_size,
                            .seed = t->options.seed,
                            .holdout = t->options.holdout,
-                           .indices = t->pictures != NULL};
+                           .indices = t->resident.samples != NULL};
     TW_TRY(tw_loader_create(t->ctx, t->dataset, &o, &t->loader));
     if (t->options.holdout <= 0) return TW_OK;
     o.validation = true;
@@ -182,9 +182,9 @@ void tw_trainer_free(tw_trainer *t) {
     tw_plan_free(t->validate[1].plan);
     tw_loader_free(t->loader);
     tw_loader_free(t->held_out);
-    void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema,
-                       t->count,     t->loss,         t->pictures,      t->index};
+    void *vectors[] = {t->gradients, t->first_moment, t->second_moment, t->ema, t->count, t->loss};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) b->release(b, vectors[i]);
+    tw_trainer_free_resident(t);
     tw_trainer_metrics_free(t);
     tw_model_free(t->model);
     tw_rounded_free(t->ctx, &t->rounded);
@@ -200,14 +200,14 @@ size_t tw_trainer_batch_bytes(const tw_trainer *t) {
 
 size_t tw_trainer_feed_bytes(const tw_trainer *t) {
     const tw_backend *b = t->ctx->backend;
-    if (t->pictures) return (size_t)t->options.batch_size * sizeof(int64_t);
+    if (t->resident.samples) return (size_t)t->options.batch_size * sizeof(int64_t);
     return b->feed_bytes ? b->feed_bytes(b, tw_trainer_batch_bytes(t)) : 0;
 }
 
 tw_status tw_trainer_feed(tw_trainer *t, tw_loader *loader, tw_loss_plan *p) {
     const float *x;
     const int32_t *labels;
-    if (t->pictures) return tw_trainer_feed_resident(t, loader, p);
+    if (t->resident.samples) return tw_trainer_feed_resident(t, loader, p);
     TW_TRY(tw_loader_next(loader, &x, &labels));
     TW_TRY(tw_plan_feed(p->plan, p->x, x, tw_trainer_batch_bytes(t)));
     if (p->labels == TW_NONE) return TW_OK;

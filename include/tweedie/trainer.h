@@ -40,9 +40,9 @@ typedef struct tw_trainer_options {
     uint64_t seed;
     tw_recompute recompute;
     tw_precision precision;
-    /* A GPU keeps the pictures of a data set that holds them decoded, as bytes, where they are at
-     * most so many and at most a quarter of the memory that is free: then only their numbers
-     * travel. The batches are the same to the bit. */
+    /* A GPU keeps a data set that is in the host's memory, pictures as bytes and numbers as
+     * float32, where these are at most so many bytes and at most a quarter of the memory that is
+     * free: then only the samples' places travel. The batches are the same to the bit. */
     int64_t resident_limit;
 } tw_trainer_options;
 
@@ -115,7 +115,7 @@ typedef struct tw_trainer_memory {
     size_t weights, gradients, optimizer, ema, arena, staging; /* bytes */
     size_t snapshot;                                           /* of one, while there is one */
     size_t rounded;  /* the weights in the network's format */
-    size_t resident; /* pictures on the device */
+    size_t resident; /* the data set on the device */
 } tw_trainer_memory;
 TW_API tw_status tw_trainer_get_memory(const tw_trainer *trainer, tw_trainer_memory *out);
 

@@ -59,9 +59,9 @@ bool enough() {
     return false;
 }
 
-void count(int64_t emulated::Counts::*what) {
+void count(int64_t emulated::Counts::*what, int64_t n = 1) {
     const Lock lock(everything);
-    n_of.*what += 1;
+    n_of.*what += n;
 }
 
 void hold(int64_t n, tw_cuda_result r = TW_CUDA_OK) {
@@ -126,6 +126,7 @@ tw_cuda_result pinned_release(void *address) {
 tw_cuda_result copy(tw_cuda_stream s, void *dst, const void *src, size_t bytes,
                     tw_cuda_direction direction) {
     count(&emulated::Counts::copies);
+    if (direction == TW_CUDA_IN) count(&emulated::Counts::sent, (int64_t)bytes);
     return done(real()->copy(s, dst, src, bytes, direction));
 }
 

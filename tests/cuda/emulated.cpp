@@ -285,6 +285,7 @@ tw_cuda_result copy(tw_cuda_stream s, void *dst, const void *src, size_t bytes,
         return fail(TW_CUDA_FAILED, "invalid argument");
     }
     n_of.copies++;
+    if (direction == TW_CUDA_IN) n_of.sent += (int64_t)bytes;
     return enqueue(s, [=] {
         memmove(dst, src, bytes);
         return true;

@@ -22,6 +22,7 @@ struct Counts {
     int64_t graphs;         // launched
     int64_t captures;       // ended
     int64_t copies;         // queued or recorded
+    int64_t sent;           // bytes of those from the host
     int64_t trims;          // of pools
     int64_t ahead;          // calls of hurried streams, while others had something queued
 };

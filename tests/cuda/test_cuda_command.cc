@@ -98,9 +98,8 @@ TEST_F(CudaCommand, LateMetricsAreTheSame) {
         }
 }
 
-// Pictures that lie on the device are counted where memory is: before, at the start, in a
-// benchmark.
-TEST_F(CudaCommand, SaysWhatPicturesOnTheDeviceTake) {
+// Data that lies on the device is counted where memory is: before, at the start, in a benchmark.
+TEST_F(CudaCommand, SaysWhatDataOnTheDeviceTakes) {
     const int64_t shape[] = {48, 8, 8, 1}, bytes = 48 * 8 * 8;
     const std::vector<uint8_t> values((size_t)bytes, 7);
     ASSERT_EQ(tw_npy_write(ctx, path("pictures.npy").c_str(), TW_U8, 4, shape, values.data()),
@@ -109,11 +108,11 @@ TEST_F(CudaCommand, SaysWhatPicturesOnTheDeviceTake) {
     write("images.json", std::string("{\"model\": ") + kImages + ", \"scheduler\": " + kSchedule +
                              ", \"options\": {\"data\": \"pictures.npy\", \"batch-size\": 4, " +
                              "\"steps\": 1, \"threads\": 1}}");
-    const auto pictures = [&](std::vector<std::string> args, const char *object) {
+    const auto data = [&](std::vector<std::string> args, const char *object) {
         const Result r = works(args);
         const std::string text = args[0] == "bench" ? lines_of(read("b.jsonl")).at(1) : r.out;
         json_t *j = json_loads(text.c_str(), 0, nullptr);
-        const json_t *found = json_object_get(json_object_get(j, object), "pictures");
+        const json_t *found = json_object_get(json_object_get(j, object), "data");
         const json_int_t n = json_integer_value(found);
         json_decref(j);
         return n;
@@ -121,21 +120,31 @@ TEST_F(CudaCommand, SaysWhatPicturesOnTheDeviceTake) {
     const std::vector<std::string> plan = {"info",     "--plan", "--model",
                                            "images",   "--data", "pictures.npy",
                                            "--device", "cuda",   "--json"};
-    EXPECT_EQ(pictures(plan, "bytes"), bytes);
+    EXPECT_EQ(data(plan, "bytes"), bytes);
     std::vector<std::string> scarce = plan; // a quarter of what is left must hold them
     scarce.insert(scarce.end(), {"--memory", "100K"});
-    EXPECT_EQ(pictures(scarce, "bytes"), 0);
+    EXPECT_EQ(data(scarce, "bytes"), 0);
     const std::vector<std::string> run = {"train",    "--config", "images.json",
                                           "--device", "cuda",     "--dry-run"};
-    EXPECT_NE(works(run).out.find(", pictures 3.0 KiB\n"), std::string::npos);
+    EXPECT_NE(works(run).out.find(", data 3.0 KiB\n"), std::string::npos);
     std::vector<std::string> json = run;
     json.push_back("--log-json");
-    EXPECT_EQ(pictures(json, "memory"), bytes);
+    EXPECT_EQ(data(json, "memory"), bytes);
     EXPECT_EQ(
-        pictures({"bench", "train", "--model", "images", "--data", "pictures.npy", "--batch-size",
-                  "4", "--repeats", "1", "--warmup", "0", "--device", "cuda", "--json", "b.jsonl"},
-                 "memory"),
+        data({"bench", "train", "--model", "images", "--data", "pictures.npy", "--batch-size", "4",
+              "--repeats", "1", "--warmup", "0", "--device", "cuda", "--json", "b.jsonl"},
+             "memory"),
         bytes);
+    // Points lie there too; what is drawn when it is asked for cannot.
+    make_model("points", kPoints, kSchedule);
+    EXPECT_EQ(data({"info", "--plan", "--model", "points", "--data", "scurve", "--device", "cuda",
+                    "--json"},
+                   "bytes"),
+              10000 * 2 * 4);
+    EXPECT_EQ(data({"info", "--plan", "--model", "images", "--data", "shapes", "--device", "cuda",
+                    "--json"},
+                   "bytes"),
+              0);
 }
 
 TEST_F(CudaCommand, SaysWhatTakesLessMemory) {

@@ -148,6 +148,7 @@ TEST_P(CudaPlanning, NeedsNoMemory) {
     tw_trainer_options o = ThreeSteps(true);
     o.precision = GetParam();
     o.batch_size = 64; // batches travel through slots of their own
+    o.resident_limit = 0;
     tw_trainer_budget b = {};
     EXPECT_EQ(tw_trainer_plan_budget(planned, &o, &b), TW_OK) << tw_context_error(planning.get());
     EXPECT_EQ(emulated::device_bytes(), before);
@@ -291,7 +292,8 @@ TEST_F(CudaTraining, ReplaysGiveTheSameBits) {
     }
 }
 
-// A step is one graph for each of its micro-steps and one for the update.
+// A step is one graph for each of its micro-steps and one for the update, and a launch for each
+// batch that is taken from the data on the device.
 TEST_F(CudaTraining, StepsAreGraphs) {
     Context c(TW_DEVICE_CUDA);
     Micro micro(c.get(), kMlp);
@@ -301,7 +303,7 @@ TEST_F(CudaTraining, StepsAreGraphs) {
         const emulated::Counts after = emulated::counts();
         if (step < 2) continue;
         EXPECT_EQ(after.graphs - before.graphs, 3) << "two micro-steps and the update";
-        EXPECT_EQ(after.launches, before.launches);
+        EXPECT_EQ(after.launches - before.launches, 2);
         EXPECT_EQ(after.waits, before.waits);
         EXPECT_EQ(after.device, before.device);
     }
@@ -358,68 +360,105 @@ TEST_F(CudaTraining, MetricsComeLater) {
     }
 }
 
-// Pictures that lie on the device make the batches that the host would send.
-TEST_F(CudaTraining, ResidentPicturesAreTheSame) {
-    std::vector<Floats> weights;
-    std::vector<double> held_out;
-    for (int64_t limit : {(int64_t)0, (int64_t)63 * 20, (int64_t)64 * 20}) {
-        Context c(TW_DEVICE_CUDA);
-        tw_model *m = MakeModel(c.get(), kUnet);
-        const int64_t shape[] = {8, 8, 1};
-        tw_dataset *d = nullptr;
-        ASSERT_EQ(tw_dataset_new(c.get(), "pictures", 20, 3, shape, &d), TW_OK);
-        d->bytes = static_cast<uint8_t *>(tw_allocate(c.get(), 20, 64));
-        int32_t *labels = static_cast<int32_t *>(tw_allocate(c.get(), 20, sizeof *labels));
-        for (int i = 0; i < 20 * 64; i++) d->bytes[i] = (uint8_t)(i * 2654435761u >> 9);
-        for (int i = 0; i < 20; i++) labels[i] = i % 3;
-        ASSERT_EQ(tw_dataset_set_labels(d, "pictures", labels, 20), TW_OK);
-        tw_trainer_options o = ThreeSteps(true);
-        o.resident_limit = limit;
-        tw_trainer *t = nullptr;
-        ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
-        tw_trainer_memory memory = {};
-        memory.size = sizeof memory;
-        ASSERT_EQ(tw_trainer_get_memory(t, &memory), TW_OK);
-        EXPECT_EQ(memory.resident, limit == 64 * 20 ? 64u * 20 : 0u);
-        for (int i = 0; i < 3; i++) {
-            const emulated::Counts before = emulated::counts();
-            ASSERT_EQ(tw_trainer_step(t, nullptr), TW_OK) << tw_context_error(c.get());
-            EXPECT_EQ(emulated::counts().waits, before.waits);
+// A data set that lies on the device makes the batches that the host would send, and only their
+// places travel.
+TEST_F(CudaTraining, ResidentDataIsTheSame) {
+    struct Kind {
+        const char *name, *config;
+        int rank;
+        int64_t shape[3], elements;
+        bool bytes;
+    };
+    for (const Kind &k : {Kind{"pictures as bytes", kUnet, 3, {8, 8, 1}, 64, true},
+                          Kind{"pictures as floats", kUnet, 3, {8, 8, 1}, 64, false},
+                          Kind{"points", kMlp, 1, {2}, 2, false}}) {
+        SCOPED_TRACE(k.name);
+        std::vector<Floats> weights;
+        std::vector<double> held_out;
+        std::vector<int64_t> sent;
+        const int64_t values = 20 * k.elements, bytes = k.bytes ? values : 4 * values;
+        for (int64_t limit : {(int64_t)0, bytes}) {
+            Context c(TW_DEVICE_CUDA);
+            tw_model *m = MakeModel(c.get(), k.config);
+            tw_dataset *d = nullptr;
+            ASSERT_EQ(tw_dataset_new(c.get(), k.name, 20, k.rank, k.shape, &d), TW_OK);
+            const auto whole = [](int64_t i) { return (uint8_t)((uint64_t)i * 2654435761u >> 9); };
+            if (k.bytes) {
+                d->bytes = static_cast<uint8_t *>(tw_allocate(c.get(), (size_t)values, 1));
+                for (int64_t i = 0; i < values; i++) d->bytes[i] = whole(i);
+            } else {
+                d->values =
+                    static_cast<float *>(tw_allocate(c.get(), (size_t)values, sizeof(float)));
+                for (int64_t i = 0; i < values; i++) d->values[i] = (float)whole(i) / 77 - 1;
+            }
+            int32_t *labels = static_cast<int32_t *>(tw_allocate(c.get(), 20, sizeof *labels));
+            for (int i = 0; i < 20; i++) labels[i] = i % 3;
+            ASSERT_EQ(tw_dataset_set_labels(d, k.name, labels, 20), TW_OK);
+            EXPECT_EQ(tw_dataset_resident_bytes(d, bytes - 1, SIZE_MAX), 0u);
+            EXPECT_EQ(tw_dataset_resident_bytes(d, bytes, 4 * (size_t)bytes - 1), 0u);
+            tw_trainer_options o = ThreeSteps(k.rank == 3);
+            o.resident_limit = limit;
+            tw_trainer *t = nullptr;
+            ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
+            tw_trainer_memory memory = {};
+            memory.size = sizeof memory;
+            ASSERT_EQ(tw_trainer_get_memory(t, &memory), TW_OK);
+            EXPECT_EQ(memory.resident, limit == bytes ? (size_t)bytes : 0u);
+            const emulated::Counts first = emulated::counts();
+            for (int i = 0; i < 3; i++) {
+                const emulated::Counts before = emulated::counts();
+                ASSERT_EQ(tw_trainer_step(t, nullptr), TW_OK) << tw_context_error(c.get());
+                EXPECT_EQ(emulated::counts().waits, before.waits);
+            }
+            sent.push_back(emulated::counts().sent - first.sent);
+            double loss = 0;
+            ASSERT_EQ(tw_trainer_validate(t, 1, 0, &loss), TW_OK);
+            held_out.push_back(loss);
+            weights.push_back(Storage(m, m->storage));
+            EXPECT_EQ(weights.back(), weights.front()) << limit;
+            EXPECT_EQ(held_out.back(), held_out.front()) << limit;
+            tw_trainer_free(t);
+            tw_dataset_free(d);
+            tw_model_free(m);
         }
-        double loss = 0;
-        ASSERT_EQ(tw_trainer_validate(t, 1, 0, &loss), TW_OK);
-        held_out.push_back(loss);
-        weights.push_back(Storage(m, m->storage));
-        EXPECT_EQ(weights.back(), weights.front()) << limit;
-        EXPECT_EQ(held_out.back(), held_out.front()) << limit;
-        tw_trainer_free(t);
-        tw_dataset_free(d);
-        tw_model_free(m);
+        const int64_t samples = 3 * 2 * 2, place = k.bytes ? 8 : 4;
+        EXPECT_EQ(sent[0] - sent[1], samples * (4 * k.elements - place));
     }
 }
 
-// All values of a byte, as the host makes numbers of them.
-TEST_F(CudaTraining, BytesBecomeTheHostsNumbers) {
+// All values of a byte, as the host makes numbers of them, and numbers as they are.
+TEST_F(CudaTraining, SamplesOnTheDeviceAreTheHosts) {
     Context c(TW_DEVICE_CUDA);
     tw_backend *b = c.get()->backend;
-    uint8_t bytes[256];
-    for (int i = 0; i < 256; i++) bytes[i] = (uint8_t)i;
-    const int64_t index[] = {1, 0, 1};
-    void *pictures = nullptr, *which = nullptr, *out = nullptr;
-    ASSERT_EQ(b->allocate(b, 256, &pictures), TW_OK);
-    ASSERT_EQ(b->allocate(b, sizeof index, &which), TW_OK);
-    ASSERT_EQ(b->allocate(b, 3 * 128 * sizeof(float), &out), TW_OK);
-    ASSERT_EQ(b->upload(b, pictures, bytes, 256), TW_OK);
-    ASSERT_EQ(b->upload(b, which, index, sizeof index), TW_OK);
-    const tw_pictures_on_device p = {pictures, 2, {4, 8, 4}, which, 3};
-    ASSERT_EQ(b->gather(b, &p, out), TW_OK) << tw_context_error(c.get());
-    Floats got(3 * 128), all(256), want;
-    ASSERT_EQ(b->download(b, got.data(), out, got.size() * sizeof(float)), TW_OK);
-    tw_dataset_to_floats(bytes, 256, all.data());
-    for (int64_t i : index)
-        want.insert(want.end(), all.begin() + 128 * i, all.begin() + 128 * (i + 1));
-    EXPECT_EQ(got, want);
-    for (void *p : {pictures, which, out}) b->release(b, p);
+    Floats all(256);
+    for (bool are_bytes : {true, false}) {
+        uint8_t bytes[256];
+        for (int i = 0; i < 256; i++) bytes[i] = (uint8_t)i;
+        if (are_bytes) tw_dataset_to_floats(bytes, 256, all.data());
+        if (!are_bytes)
+            for (int i = 0; i < 256; i++) all[i] = std::sin(0.37f * (float)i);
+        const int64_t wide[] = {1, 0, 1};
+        const int32_t narrow[] = {1, 0, 1};
+        void *samples = nullptr, *which = nullptr, *out = nullptr;
+        ASSERT_EQ(b->allocate(b, 1024, &samples), TW_OK);
+        ASSERT_EQ(b->allocate(b, sizeof wide, &which), TW_OK);
+        ASSERT_EQ(b->allocate(b, 3 * 128 * sizeof(float), &out), TW_OK);
+        if (are_bytes) {
+            ASSERT_EQ(b->upload(b, samples, bytes, 256), TW_OK);
+            ASSERT_EQ(b->upload(b, which, wide, sizeof wide), TW_OK);
+        } else {
+            ASSERT_EQ(b->upload(b, samples, all.data(), 1024), TW_OK);
+            ASSERT_EQ(b->upload(b, which, narrow, sizeof narrow), TW_OK);
+        }
+        const tw_samples_on_device p = {are_bytes, samples, 2, 128, which, 3};
+        ASSERT_EQ(b->gather(b, &p, out), TW_OK) << tw_context_error(c.get());
+        Floats got(3 * 128), want;
+        ASSERT_EQ(b->download(b, got.data(), out, got.size() * sizeof(float)), TW_OK);
+        for (int64_t i : wide)
+            want.insert(want.end(), all.begin() + 128 * i, all.begin() + 128 * (i + 1));
+        EXPECT_EQ(got, want);
+        for (void *p : {samples, which, out}) b->release(b, p);
+    }
 }
 
 // Batches large enough to travel on a stream of their own, early or late, give the bits of those
@@ -435,6 +474,7 @@ TEST_F(CudaTraining, BatchesThatTravelAheadAreTheSame) {
         tw_dataset *d = MakeData(c.get(), m);
         tw_trainer_options o = ThreeSteps(false);
         o.batch_size = (int64_t)TW_FEED_LEAST / 8 + 2;
+        o.resident_limit = 0;
         tw_trainer *t = nullptr;
         ASSERT_EQ(tw_trainer_create(m, d, &o, &t), TW_OK) << tw_context_error(c.get());
         [[maybe_unused]] const emulated::Counts before = emulated::counts();
