@@ -72,6 +72,10 @@ struct tw_backend {
     tw_status (*synchronize)(tw_backend *b);
     /* Bytes of the device's memory, and those that are free. Null where it is the host's. */
     tw_status (*memory)(tw_backend *b, size_t *total, size_t *available);
+    /* The most bytes of the device's memory that were used, and held with what was kept for later,
+     * since the backend was made or, with `restart`, will be from here on; NAN where that is not
+     * known. Null where the device's memory is the host's. */
+    void (*peak)(tw_backend *b, bool restart, double *used, double *held);
     /* Brackets a run of kernels (thread settings on the CPU, a stream on a GPU). */
     tw_status (*begin)(tw_backend *b);
     void (*end)(tw_backend *b);

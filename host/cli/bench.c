@@ -198,7 +198,8 @@ const cli_command cli_bench_command = {
         "operation, which may be slower than the first.\n"
         "On a GPU a row also says how much quicker a recorded graph is than the same calls one "
         "by one, the rate of training steps that are queued without a wait, as in a run, how "
-        "busy the device was, and, after a second of timed calls, its joules.\n"
+        "busy the device was, after a second of timed calls its joules, and the most memory of its "
+        "own that the row took, which is without what the libraries take for themselves.\n"
         "Ctrl-C ends with what was measured; a second one ends at once.",
     .examples = examples,
     .operand = "train|sample",

@@ -35,6 +35,8 @@ typedef struct cli_bench_row {
     bool complete;    /* nothing below is missing, and all repeats are there */
     bool finite;      /* the numbers that came out */
     double process;   /* bytes: the most that this process has held so far */
+    double peak;      /* bytes of the device, the most that this row used; NAN: not known */
+    double held;      /* the same with what the pool kept for later */
     /* Of one call. */
     double evaluations; /* of the network, of one sample each */
     tw_class_cost classes[TW_CLASS_COUNT];

@@ -32,6 +32,12 @@ static void meter(const cli_bench *b, double *joules, double *busy) {
     if (b->ctx->backend->meter) b->ctx->backend->meter(b->ctx->backend, joules, busy);
 }
 
+/* Of the device's memory, since the last call. */
+static void read_peak(const cli_bench *b, cli_bench_row *row) {
+    row->peak = row->held = (double)NAN;
+    if (b->ctx->backend->peak) b->ctx->backend->peak(b->ctx->backend, true, &row->peak, &row->held);
+}
+
 static tw_status call(cli_bench *b, cli_bench_row *row, double *seconds) {
     if (cli_signals_stop()) return TW_ERROR_CANCELLED;
     const double begun = cli_seconds();
@@ -188,6 +194,7 @@ static tw_status split(cli_bench *b, cli_bench_row *row) {
 
 int cli_bench_measure(cli_bench *b, cli_bench_row *row) {
     row->joules = row->busy = row->plain = row->queued = (double)NAN;
+    read_peak(b, row); /* of what was before */
     tw_status s = begin(b, row);
     if (s == TW_OK) s = time_calls(b, row);
     if (s == TW_OK) s = time_queued(b, row);
@@ -196,6 +203,7 @@ int cli_bench_measure(cli_bench *b, cli_bench_row *row) {
     if (s == TW_OK) s = split(b, row);
     row->complete = s == TW_OK;
     row->process = cli_peak_memory();
+    read_peak(b, row);
     cli_quantile(row->seconds, row->count, 0.5); /* sorts them */
     return s == TW_OK ? CLI_OK : cli_fail_status(b->ctx, s);
 }

@@ -120,7 +120,11 @@ static void show_launches(const cli_bench *b, const cli_bench_row *row) {
         printf("%s%s %lld", between, name, (long long)json_integer_value(count));
         between = ", ";
     }
-    printf("; the process held %s at most so far\n", cli_bytes(row->process).text);
+    printf("; the process held %s at most so far", cli_bytes(row->process).text);
+    if (isfinite(row->peak))
+        printf(", this row %s of the device (%s with what is kept for later)",
+               cli_bytes(row->peak).text, cli_bytes(row->held).text);
+    putchar('\n');
 }
 
 /* What only a GPU tells. */
@@ -206,6 +210,10 @@ json_t *cli_bench_row_json(const cli_bench *b, const cli_bench_row *row) {
     json_t *memory = json_copy(row->memory);
     json_object_set_new(memory, "planned", json_integer(planned(row)));
     json_object_set_new(memory, "process", json_integer((json_int_t)row->process));
+    if (isfinite(row->peak)) { /* on a GPU */
+        json_object_set_new(memory, "device_used", json_integer((json_int_t)row->peak));
+        json_object_set_new(memory, "device_held", json_integer((json_int_t)row->held));
+    }
     json_t *j = json_pack(
         "{s:I, s:s, s:I, s:o, s:o, s:b, s:b, s:I, s:o, s:f, s:f, s:o, s:f, s:f, s:f, s:o}", "row",
         (json_int_t)row->number, "mode", b->work->name, "batch", (json_int_t)row->batch, "steps",

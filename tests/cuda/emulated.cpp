@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -36,6 +37,7 @@ struct CUevent_st {
 };
 struct CUmemPoolHandle_st {
     size_t used = 0, kept = 0; // bytes; kept: of what was used at some time
+    size_t most_used = 0, most_kept = 0;
 };
 struct CUgraphExec_st {
     std::vector<Call> calls;
@@ -206,6 +208,18 @@ tw_cuda_result pool_trim(tw_cuda_pool pool) {
     pool->kept = pool->used;
     return TW_CUDA_OK;
 }
+tw_cuda_result pool_peak(tw_cuda_pool pool, size_t *most_used, size_t *most_held) {
+    Lock lock(everything);
+    *most_used = pool->most_used;
+    *most_held = pool->most_kept;
+    return TW_CUDA_OK;
+}
+tw_cuda_result pool_peak_restart(tw_cuda_pool pool) {
+    Lock lock(everything);
+    pool->most_used = pool->used;
+    pool->most_kept = pool->kept;
+    return TW_CUDA_OK;
+}
 tw_cuda_result allocate(tw_cuda_pool pool, tw_cuda_stream s, size_t bytes, void **out) {
     Lock lock(everything);
     *out = nullptr;
@@ -218,6 +232,8 @@ tw_cuda_result allocate(tw_cuda_pool pool, tw_cuda_stream s, size_t bytes, void 
     if (!pool) return TW_CUDA_OK;
     pool->used += bytes;
     if (pool->kept < pool->used) pool->kept = pool->used;
+    pool->most_used = std::max(pool->most_used, pool->used);
+    pool->most_kept = std::max(pool->most_kept, pool->kept);
     return TW_CUDA_OK;
 }
 tw_cuda_result release(tw_cuda_pool pool, tw_cuda_stream s, void *address) {
@@ -427,6 +443,8 @@ tw_cuda_runtime table = {
     pool_destroy,
     pool_unused,
     pool_trim,
+    pool_peak,
+    pool_peak_restart,
     allocate,
     release,
     pinned_allocate,

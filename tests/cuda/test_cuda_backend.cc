@@ -249,6 +249,29 @@ TEST_F(CudaDevice, SaysHowMuchMemoryItHas) {
     EXPECT_EQ(cpu.get()->backend->memory, nullptr);
 }
 
+TEST_F(CudaDevice, RemembersTheMostMemoryThatWasUsed) {
+    Context c(TW_DEVICE_CUDA), cpu(TW_DEVICE_CPU);
+    tw_backend *b = c.get()->backend;
+    const double mib = 1 << 20;
+    double used = NAN, held = NAN, before = NAN;
+    void *first = nullptr, *second = nullptr;
+    b->peak(b, true, &before, &held);
+    b->peak(b, false, &before, &held); // what is used anyway
+    ASSERT_EQ(b->allocate(b, 64 << 20, &first), TW_OK);
+    ASSERT_EQ(b->allocate(b, 32 << 20, &second), TW_OK);
+    b->release(b, first);
+    ASSERT_EQ(b->synchronize(b), TW_OK);
+    b->peak(b, true, &used, &held);
+    EXPECT_GE(used, before + 96 * mib);
+    EXPECT_LT(used, before + 128 * mib);
+    EXPECT_GE(held, used);
+    b->peak(b, false, &used, &held);
+    EXPECT_GE(used, before + 32 * mib) << "since the restart";
+    EXPECT_LT(used, before + 64 * mib);
+    b->release(b, second);
+    EXPECT_EQ(cpu.get()->backend->peak, nullptr);
+}
+
 #ifndef TW_TEST_DEVICE
 TEST_F(CudaDevice, AFaultOnTheDeviceIsReportedEverywhere) {
     Context c(TW_DEVICE_CUDA);
@@ -289,6 +312,9 @@ TEST_F(CudaDevice, WorksOnTheCallersStreamInTheCallersMemory) {
         EXPECT_EQ(RoundTrip(c.get()->backend, from), from);
         EXPECT_EQ(emulated::counts().device - before.device, 2) << "the caller's";
         EXPECT_EQ(caller.calls, 2);
+        double used = 0, held = 0;
+        c.get()->backend->peak(c.get()->backend, true, &used, &held);
+        EXPECT_TRUE(std::isnan(used) && std::isnan(held)) << "the caller's, not ours to count";
         void *there = nullptr;
         caller.fail_at = caller.calls;
         EXPECT_EQ(c.get()->backend->allocate(c.get()->backend, 8, &there), TW_ERROR_MEMORY);

@@ -160,6 +160,42 @@ TEST_F(CudaCommand, SaysWhatTakesLessMemory) {
     EXPECT_FALSE(exists("a"));
 }
 
+// The most that a row took is what was planned, up to a batch that waits at the host, and a row's
+// own: the second's is not the first's.
+TEST_F(CudaCommand, BenchSaysWhatMemoryWasUsed) {
+    make_model("images", kImages, kSchedule);
+    const auto bench = [&](const char *mode, const char *device, const char *batches) {
+        std::vector<std::string> args = {"bench",        mode,    "--model",   "images",
+                                         "--device",     device,  "--repeats", "1",
+                                         "--batch-size", batches, "--warmup",  "0",
+                                         "--threads",    "1",     "--json",    "b.jsonl"};
+        if (std::string(mode) == "sample") args.insert(args.end(), {"--steps", "1"});
+        return works(args).out;
+    };
+    for (const char *mode : {"train", "sample"}) {
+        SCOPED_TRACE(mode);
+        const std::string out = bench(mode, "cuda", "4,1");
+        double used[2];
+        for (size_t i = 0; i < 2; i++) {
+            json_t *row = line("b.jsonl", 1 + i);
+            const auto memory = [&](const char *key) {
+                return json_number_value(json_object_get(json_object_get(row, "memory"), key));
+            };
+            used[i] = memory("device_used");
+            EXPECT_NEAR(used[i], memory("planned"), 0.05 * used[i]);
+            EXPECT_GE(memory("device_held"), used[0]);
+            json_decref(row);
+        }
+        EXPECT_GT(used[0], 1.1 * used[1]);
+        EXPECT_NE(out.find(" of the device ("), std::string::npos) << out;
+    }
+    const std::string out = bench("train", "cpu", "2");
+    json_t *row = line("b.jsonl", 1);
+    EXPECT_EQ(json_object_get(json_object_get(row, "memory"), "device_used"), nullptr);
+    EXPECT_EQ(out.find("of the device"), std::string::npos) << out;
+    json_decref(row);
+}
+
 // The stand-in for NVML counts 100 watts.
 TEST_F(CudaCommand, BenchMetersTheDevice) {
     make_model("m", kPoints, kSchedule);

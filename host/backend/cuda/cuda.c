@@ -84,6 +84,19 @@ static tw_status cuda_memory(tw_backend *b, size_t *total, size_t *available) {
     return tw_cuda_check(b, memory_left(tw_cuda_of(b), total, available), "device memory");
 }
 
+/* What the caller's allocator or a device without pools gives is not counted. */
+static void cuda_peak(tw_backend *b, bool restart, double *used, double *held) {
+    const tw_cuda_backend *c = tw_cuda_of(b);
+    size_t most[2];
+    *used = *held = (double)NAN;
+    if (!c->pool || tw_cuda_use(b) != TW_OK) return;
+    if (c->rt->pool_peak(c->pool, &most[0], &most[1]) == TW_CUDA_OK) {
+        *used = (double)most[0];
+        *held = (double)most[1];
+    }
+    if (restart) c->rt->pool_peak_restart(c->pool);
+}
+
 /* A failure here is an earlier one's; the next call that can say so does. */
 static void cuda_release(tw_backend *b, void *address) {
     const tw_cuda_backend *c = tw_cuda_of(b);
@@ -274,6 +287,7 @@ tw_status tw_backend_cuda_create(tw_context *ctx, int threads, const char *provi
                            .fill = cuda_fill,
                            .synchronize = cuda_synchronize,
                            .memory = cuda_memory,
+                           .peak = cuda_peak,
                            .tune = tw_cuda_tune,
                            .save_tuning = tw_cuda_save_tuning,
                            .begin = tw_cuda_use,

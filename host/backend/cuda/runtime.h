@@ -50,6 +50,10 @@ typedef struct tw_cuda_runtime {
     /* What it keeps and nobody uses, and giving that to the driver. */
     tw_cuda_result (*pool_unused)(tw_cuda_pool pool, size_t *bytes);
     tw_cuda_result (*pool_trim)(tw_cuda_pool pool);
+    /* The most that was used of it, and that it held with what it kept, since it was made or since
+     * the last restart. */
+    tw_cuda_result (*pool_peak)(tw_cuda_pool pool, size_t *used, size_t *held);
+    tw_cuda_result (*pool_peak_restart)(tw_cuda_pool pool);
     /* Device memory, aligned to 256 bytes, in the stream's order: what was queued before may still
      * use memory that is released. */
     tw_cuda_result (*allocate)(tw_cuda_pool pool, tw_cuda_stream stream, size_t bytes, void **out);

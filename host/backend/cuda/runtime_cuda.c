@@ -114,6 +114,24 @@ static tw_cuda_result pool_unused(tw_cuda_pool pool, size_t *bytes) {
     return r;
 }
 
+static tw_cuda_result pool_peak(tw_cuda_pool pool, size_t *used, size_t *held) {
+    uint64_t most[2] = {0, 0};
+    tw_cuda_result r = result(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &most[0]));
+    if (r == TW_CUDA_OK)
+        r = result(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &most[1]));
+    *used = (size_t)most[0];
+    *held = (size_t)most[1];
+    return r;
+}
+
+static tw_cuda_result pool_peak_restart(tw_cuda_pool pool) {
+    uint64_t from_here = 0; /* no other value is taken */
+    const tw_cuda_result r =
+        result(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &from_here));
+    if (r != TW_CUDA_OK) return r;
+    return result(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &from_here));
+}
+
 static tw_cuda_result pool_trim(tw_cuda_pool pool) {
     return result(cudaMemPoolTrimTo(pool, 0));
 }
@@ -230,6 +248,8 @@ const tw_cuda_runtime *tw_cuda_runtime_get(void) {
         .pool_destroy = pool_destroy,
         .pool_unused = pool_unused,
         .pool_trim = pool_trim,
+        .pool_peak = pool_peak,
+        .pool_peak_restart = pool_peak_restart,
         .allocate = allocate,
         .release = release,
         .pinned_allocate = pinned_allocate,
