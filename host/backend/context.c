@@ -12,6 +12,7 @@ static tw_status make_backend(tw_context *ctx, const tw_context_options *o) {
     const int threads = o->threads ? o->threads : tw_threads_available();
     const char *provider = o->provider ? o->provider : "auto";
     const bool of_gpu = o->stream || o->device_allocator;
+    TW_TRY(tw_threads_try(ctx, threads));
     if (of_gpu && o->device == TW_DEVICE_CPU)
         return tw_fail(ctx, TW_ERROR_ARGUMENT,
                        "device cpu: a stream and a device allocator are a GPU's");

@@ -6,6 +6,7 @@
 
 #include "core/checked.h"
 #include "core/philox.h"
+#include "core/threads.h"
 #include "data/classes.h"
 
 enum { LOGGED = 10 };
@@ -164,7 +165,8 @@ static tw_status take(tw_pictures *p, tw_picture *picture) {
 
 tw_status tw_pictures_add(tw_pictures *p, tw_picture *batch, int n) {
     tw_status s = find_size(p, batch, n);
-#pragma omp parallel for schedule(dynamic) num_threads(p->threads)
+    if (s == TW_OK) s = tw_threads_try(p->ctx, p->threads);
+#pragma omp parallel for schedule(dynamic) num_threads(p->threads) if (s == TW_OK)
     for (int i = 0; i < (s == TW_OK ? n : 0); i++) decode_one(p, &batch[i]);
     for (int i = 0; i < n; i++) {
         if (s == TW_OK) s = take(p, &batch[i]);

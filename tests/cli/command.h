@@ -41,7 +41,8 @@ struct Result {
 };
 
 struct RunOptions {
-    rlim_t file_limit = 0;   // bytes; 0: none
+    rlim_t file_limit = 0; // bytes; 0: none
+    rlim_t address_limit = 0;
     std::string stdout_path; // instead of the pipe
     std::string search_path; // PATH, with "." in it for the test's folder; empty: as it is
     int terminal = -1;       // the slave of a pseudo-terminal for stdout
@@ -56,6 +57,10 @@ inline void exec_child(const std::vector<std::string> &args, const std::string &
     if (options.file_limit) {
         const struct rlimit limit = {options.file_limit, options.file_limit};
         setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    if (options.address_limit) {
+        const struct rlimit limit = {options.address_limit, options.address_limit};
+        setrlimit(RLIMIT_AS, &limit);
     }
     if (!options.stdout_path.empty()) out = open(options.stdout_path.c_str(), O_WRONLY);
     if (options.terminal >= 0) out = options.terminal;

@@ -142,6 +142,16 @@ TEST_F(Info, NamesWhatIsWrongWithAModel) {
     fails(1, {"info", "--model", "m"}, {"config.json"});
 }
 
+#ifndef __SANITIZE_ADDRESS__ // which takes all addresses
+// OpenMP's library would end the process when the first plan runs.
+TEST_F(Info, RefusesThreadsThatCannotBeHad) {
+    RunOptions options;
+    options.address_limit = rlim_t(3) << 29; // their stacks would take more
+    fails(1, {"info", "--threads", "1024"}, {"threads: 1024 are wanted, and ", "fewer"}, options);
+    EXPECT_EQ(run({"info", "--threads", "4"}, options).status, 0);
+}
+#endif
+
 TEST_F(Info, RefusesADeviceThatIsNotThere) {
     if (tw_context_device(ctx) == TW_DEVICE_CUDA) GTEST_SKIP() << "there is a GPU";
     fails(1, {"info", "--device", "cuda"}, {"device cuda", "use auto or cpu"});

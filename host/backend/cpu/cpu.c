@@ -8,6 +8,7 @@
 #include "backend/cpu/cpu.h"
 #include "core/checked.h"
 #include "core/context.h"
+#include "core/threads.h"
 
 #define DEVICE_ALIGNMENT 256
 
@@ -49,6 +50,7 @@ static tw_status cpu_synchronize(tw_backend *b) {
 }
 
 static tw_status cpu_begin(tw_backend *b) {
+    TW_TRY(tw_threads_try(b->ctx, b->threads));
     ((cpu_backend *)b)->outer_threads = omp_get_max_threads();
     omp_set_num_threads(b->threads);
     return TW_OK;
