@@ -41,6 +41,7 @@ typedef struct cli_session {
     int64_t validated; /* its step */
     double best;       /* the lowest so far, which DIR/best has; INFINITY: none */
     cli_writer writer;
+    bool unpictured;   /* a picture could not be made, which was said */
     char adapted[200]; /* what of a preset's network the data changed */
     int lock;          /* DIR, locked against a second training; -1: not open */
 } cli_session;
@@ -70,7 +71,8 @@ int cli_train_log(cli_session *s, const char *line);
 
 /* Whether the model's samples can be drawn as the options want. 0, or 2 after the error line. */
 int cli_train_check_preview(const cli_session *s);
-/* A picture of samples of the averaged weights in DIR/previews. */
+/* A picture of samples of the averaged weights in DIR/previews. One that cannot be made is said the
+ * first time, and no failure of the run; but a device that fails is. */
 int cli_train_preview(cli_session *s, int64_t step);
 /* Bytes that making one takes; 0 if none will be made. */
 tw_status cli_train_preview_memory(const cli_session *s, size_t *bytes);

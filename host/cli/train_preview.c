@@ -135,6 +135,11 @@ int cli_train_preview(cli_session *s, int64_t step) {
     if (status == TW_OK) status = write_picture(s, &p, step);
     tw_free(s->ctx, p.labels);
     tw_free(s->ctx, p.values);
-    if (status == TW_ERROR_CANCELLED) return CLI_OK; /* the loop sees the signal */
-    return status == TW_OK ? CLI_OK : cli_fail_status(s->ctx, status);
+    if (status == TW_ERROR_DEVICE) return cli_fail_status(s->ctx, status);
+    const bool failed = status != TW_OK && status != TW_ERROR_CANCELLED; /* which the loop sees */
+    if (failed && !s->unpictured)
+        cli_fail("step %s: there is no picture: %s; the run goes on", cli_grouped(step).text,
+                 tw_context_error(s->ctx));
+    s->unpictured |= failed;
+    return CLI_OK;
 }
