@@ -1,6 +1,8 @@
 #include "cli/signals.h"
 
+#include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -38,8 +40,14 @@ void cli_signals_begin(void) {
 
 void cli_signals_catch(void) {
     waiting = 1;
+    signal(SIGPIPE, SIG_IGN);
+}
+
+bool cli_signals_unread(void) {
+    struct pollfd out = {STDOUT_FILENO, POLLOUT, 0};
+    return ferror(stdout) && poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
 }
 
 bool cli_signals_stop(void) {
-    return caught != 0;
+    return caught != 0 || cli_signals_unread();
 }

@@ -161,7 +161,11 @@ static int stop(cli_session *s, int64_t step) {
     if (!rc) rc = cli_writer_wait(&s->writer);
     cli_progress_end_line();
     if (rc) return rc;
-    if (!s->log_json)
+    if (cli_signals_unread())
+        cli_fail("standard output is closed; stopped at step %s, `tweedie train --out %s --resume` "
+                 "continues",
+                 cli_grouped(step).text, s->run->out);
+    else if (!s->log_json)
         printf("stopped at step %s; `tweedie train --out %s --resume` continues\n",
                cli_grouped(step).text, s->run->out);
     return CLI_INTERRUPTED;
@@ -178,8 +182,8 @@ static int give_up(cli_session *s, int64_t step) {
     return CLI_NOT_FINITE;
 }
 
-/* What follows a step: validation, save, picture, so that a picture that cannot be made costs no
- * steps. */
+/* What follows a step: validation, save, picture, so that a signal or a second failure while it is
+ * drawn costs no steps. */
 static int after_step(cli_session *s, int64_t step) {
     int rc = cli_writer_check(&s->writer);
     bool is_best = false;

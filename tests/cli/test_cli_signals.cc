@@ -75,6 +75,45 @@ TEST_F(Signals, InterruptedAtAnyMoment) {
     }
 }
 
+// `tweedie train | head`: whoever reads goes, and the run stops in order.
+TEST_F(Signals, StoppedWhenNobodyReads) {
+    works(busy("whole"));
+    break_off(
+        "run", 3,
+        [&] {
+            RunOptions options;
+            int ends[2] = {-1, -1};
+            EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+            options.terminal = ends[1];
+            const size_t lines = size_t(uniform(10));
+            options.started = [=](pid_t) {
+                close(ends[1]);
+                char byte;
+                for (size_t n = 0; n < lines && ::read(ends[0], &byte, 1) == 1;) n += byte == '\n';
+                close(ends[0]);
+            };
+            return options;
+        },
+        [&](const Result &r) {
+            if (r.status == 0) return; // all was written before the reader went
+            EXPECT_EQ(r.status, 130);
+            expect_one_line(r);
+            EXPECT_NE(r.err.find("standard output is closed; stopped at step "), std::string::npos)
+                << r.err;
+        });
+    // The very first line has no reader: still a step, and a state to go on from.
+    int ends[2] = {-1, -1};
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    close(ends[0]);
+    RunOptions options;
+    options.terminal = ends[1];
+    const Result r = run(busy("unread"), options);
+    close(ends[1]);
+    EXPECT_EQ(r.status, 130) << r.err;
+    EXPECT_NE(r.err.find("stopped at step 1,"), std::string::npos) << r.err;
+    EXPECT_FALSE(state("unread").empty());
+}
+
 // An estimate has nothing to save: it does not finish the step, of which this one takes minutes.
 TEST_F(Signals, AnEstimateEndsAtOnce) {
     RunOptions options;
