@@ -39,7 +39,9 @@ typedef struct twk_conv_args {
     float *dweight, *dbias; /* fp32, like weight and bias, added to; dbias NULL when not wanted */
     /* For tuning and tests; 0: chosen by the shape. */
     twk_tile tile;
-    int splits; /* parts of the sum over taps and channels, added up in one order */
+    int splits; /* parts of the sum over taps and channels, added up in one order: 2, 4 or 8 by a
+                 * cluster of blocks where there are such, others through the workspace, as are
+                 * those of TWK_TILE_128X256_TMA */
     void *workspace;
     size_t workspace_bytes;
 } twk_conv_args;
@@ -57,7 +59,8 @@ size_t twk_conv_workspace(const twk_conv_args *args);
  * one for each pixel that a pixel turns into, with 2.25 times fewer products; eps_format times the
  * sum of the terms' magnitudes comes on top of the error. A partial's pixels are of one such
  * convolution then, and with TWK_TILE_128X256_TMA of a part of the image's width: not neighbours,
- * unless the sum is split; a sample's partials cover it once all the same. */
+ * unless parts of the sum go through the workspace; a sample's partials cover it once all the same.
+ */
 twk_status twk_conv_forward(const twk_conv_args *args, twk_stream stream);
 
 /* dx = dx_add + scale dy * weight, spread as the taps gathered, and dx2 likewise; x is not read.

@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(few_threads, 4) few_inputs_kernel(const ConvIn
         sync_block();
         if (column0 + few_inputs_bn < in.out_channels)
             lay_few_columns<MATH>(in, column0 + few_inputs_bn, weights);
-        finish_tile<T, few_inputs_bm, few_inputs_bn, few_inputs_ld>(e, d, row0, column0);
+        finish_tile<T, few_inputs_bn, few_inputs_ld>(e, d, few_inputs_bm, row0, column0);
     }
 }
 

@@ -20,17 +20,20 @@ __global__ void __launch_bounds__(tile_threads, TILE::blocks)
         TW_SHARED(arena);
         unsigned char *memory = arena.take<unsigned char>(TILE::shared);
         const int across = ceil_div(in.out_channels, TILE::bn);
-        const int row0 = (int)blockIdx.x / across * TILE::bm;
-        const int column0 = (int)blockIdx.x % across * TILE::bn;
-        const int split = (int)blockIdx.y, first = split * in.tiles_a_split;
+        const TilePart part = tile_part(blockIdx.y);
+        const int row0 = part.tile / across * TILE::bm, column0 = part.tile % across * TILE::bn;
+        const int first = smaller(part.split * in.tiles_a_split, in.tiles);
         const int tiles = smaller(in.tiles_a_split, in.tiles - first);
         ImageRows<TILE, WIDE> a(in, row0, first);
         WeightRows<TILE, WIDE> b(in, column0, first);
         float *const d = multiply_tiles<TILE>(memory, a, b, tiles);
-        if (e.slices)
-            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
-        else
-            finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+        if (e.slices) {
+            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, part.split);
+        } else {
+            const RowShare mine = gather_cluster<TILE::bm, TILE::bn, TILE::ld>(d);
+            finish_tile<T, TILE::bn, TILE::ld>(e, d + mine.first * TILE::ld, mine.count,
+                                               row0 + mine.first, column0);
+        }
     }
 }
 
@@ -46,7 +49,7 @@ struct Choice {
 };
 
 ConvInput input_of(const twk_conv_args &a, const Choice &c) {
-    return input_of(a, c.size, c.tile.tiles, c.tile.splits);
+    return input_of(a, c.size, c.tile.tiles, c.tile.parts.count);
 }
 
 // An upsampled image in phases. False where the sizes do not fit.
@@ -98,10 +101,10 @@ bool choose(const twk_conv_args &a, Choice *c) {
     const ConvInput in = input_of(a, *c);
     if (takes_few_inputs(a, in)) {
         c->way = Way::few_inputs;
-        c->tile = {TWK_TILE_AUTO, few_inputs_bm, few_inputs_bn, 1, 1};
+        c->tile = {TWK_TILE_AUTO, few_inputs_bm, few_inputs_bn, {1, false}, 1};
     } else if (takes_few_outputs(a, in, c->product.wide)) {
         c->way = Way::few_outputs;
-        c->tile.splits = 1;
+        c->tile.parts = {1, false};
     }
     return true;
 }
@@ -113,9 +116,9 @@ int64_t common(int64_t a, int64_t b) {
 // Rows of a partial: of one sample and in one tile. 0 where statistics cannot be left behind.
 int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
     if (a.groups < 1 || a.out_channels % a.groups || c.way == Way::few_outputs) return 0;
-    const bool split = c.tile.splits > 1;
+    const bool split = c.tile.parts.slices() > 1;
     const bool boxes = c.tile.tile == TWK_TILE_128X256_TMA && !split;
-    const int bm = split ? gather_size : boxes ? boxed_chunk : c.tile.bm;
+    const int bm = split ? gather_size : boxes ? boxed_chunk : c.tile.bm / c.tile.parts.blocks();
     const int bn = split ? gather_size : c.tile.bn;
     if (bn % (a.out_channels / a.groups)) return 0;
     int64_t h = c.size.out_h, w = c.size.out_w;
@@ -137,13 +140,14 @@ int64_t rows_of_partial(const twk_conv_args &a, const Choice &c) {
 
 size_t workspace_of(const twk_conv_args &a, const Choice &c) {
     if (c.way == Way::phases) return c.phases.weight_bytes + c.phases.slice_bytes;
-    if (c.tile.splits == 1) return 0;
-    return (size_t)c.tile.splits * (size_t)c.size.rows * (size_t)a.out_channels * sizeof(float);
+    const int slices = c.tile.parts.slices();
+    if (slices == 1) return 0;
+    return (size_t)slices * (size_t)c.size.rows * (size_t)a.out_channels * sizeof(float);
 }
 
 float *slices_of(const twk_conv_args &a, const Choice &c) {
     if (c.way == Way::phases) return slices_of(c.phases, a.workspace);
-    return c.tile.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
+    return c.tile.parts.slices() > 1 ? static_cast<float *>(a.workspace) : nullptr;
 }
 
 Epilogue epilogue_of(const twk_conv_args &a, const Choice &c) {
@@ -187,11 +191,11 @@ twk_status launch_plain_boxes(const twk_conv_args &a, const Choice &c, const Epi
 template <typename TILE, bool WIDE>
 twk_status launch(const Choice &c, const ConvInput &in, const Epilogue &e, twk_stream stream) {
     LaunchConfig config;
-    twk_status status = tiled_config<TILE>(c.product, c.tile.splits, stream, &config);
+    twk_status status = tiled_config<TILE>(c.product, c.tile.parts, stream, &config);
     if (status != TWK_OK) return status;
     status = TW_LAUNCH((conv_kernel<TILE, WIDE>), config, in, e);
-    if (status != TWK_OK || c.tile.splits == 1) return status;
-    return launch_gather<typename TILE::Storage>(e, c.tile.splits, stream);
+    if (status != TWK_OK || !e.slices) return status;
+    return launch_gather<typename TILE::Storage>(e, c.tile.parts.count, stream);
 }
 
 } // namespace

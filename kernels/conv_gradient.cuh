@@ -39,8 +39,8 @@ TW_DEVICE void finish_vector(const ImageGradient &e, float *d, int row, int colu
     }
 }
 
-template <int BM, int BN, int LD>
-TW_DEVICE void finish_statistics(const ImageGradient &, const float *, int, int) {}
+template <int BN, int LD>
+TW_DEVICE void finish_statistics(const ImageGradient &, const float *, int, int, int) {}
 TW_DEVICE ImageGradient epilogue_of_class(const ImageGradient &e, const ConvInput &, int) {
     return e;
 }

@@ -195,26 +195,30 @@ __global__ void __launch_bounds__(tile_threads, TILE::blocks)
         unsigned char *memory = arena.take<unsigned char>(TILE::shared);
         const int across = ceil_div(all.out_channels, TILE::bn),
                   classes = p.y.classes * p.x.classes;
-        const int column0 = (int)blockIdx.x % across * TILE::bn;
-        const int of_class = (int)blockIdx.x / across % classes;
-        const int row0 = (int)blockIdx.x / across / classes * TILE::bm;
+        const TilePart part = tile_part(blockIdx.y);
+        const int column0 = part.tile % across * TILE::bn;
+        const int of_class = part.tile / across % classes;
+        const int row0 = part.tile / across / classes * TILE::bm;
         const int cy = of_class / p.x.classes, cx = of_class % p.x.classes;
         const ConvInput in = input_of_class(all, p, cy, cx, (int)sizeof(T));
         if (row0 >= in.rows) return; // a smaller class than others
-        const int tiles = ceil_div(in.k, TILE::depth), splits = (int)gridDim.y;
-        const int split = (int)blockIdx.y, a_split = ceil_div(tiles, splits);
-        const int first = smaller(split * a_split, tiles);
+        const int tiles = ceil_div(in.k, TILE::depth);
+        const int a_split = ceil_div(tiles, (int)(gridDim.y * cluster_size()));
+        const int first = smaller(part.split * a_split, tiles);
         ImageRows<TILE, WIDE> a(in, row0, first);
         WeightRows<TILE, true> b(in, column0, first);
         float *const d = multiply_tiles<TILE>(memory, a, b, smaller(a_split, tiles - first));
-        const PhaseRows rows = {row0,        in.rows, in.out_w, in.out_h, p.y.classes,
-                                p.x.classes, cy,      cx,       p.y.size, p.x.size};
+        PhaseRows rows = {row0,        in.rows, in.out_w, in.out_h, p.y.classes,
+                          p.x.classes, cy,      cx,       p.y.size, p.x.size};
         if (e.slices) {
-            leave_rows<TILE::bm, TILE::bn, TILE::ld>(e, d, column0, split, rows);
+            leave_rows<TILE::bm, TILE::bn, TILE::ld>(e, d, column0, part.split, rows);
         } else {
-            finish_rows<T, TILE::bm, TILE::bn, TILE::ld>(e, d, column0, rows);
-            finish_statistics<TILE::bm, TILE::bn, TILE::ld>(epilogue_of_class(e, in, of_class), d,
-                                                            row0, column0);
+            const RowShare mine = gather_cluster<TILE::bm, TILE::bn, TILE::ld>(d);
+            float *const own = d + mine.first * TILE::ld;
+            rows.row0 += mine.first;
+            finish_rows<T, TILE::bn, TILE::ld>(e, own, mine.count, column0, rows);
+            finish_statistics<TILE::bn, TILE::ld>(epilogue_of_class(e, in, of_class), own,
+                                                  mine.count, rows.row0, column0);
         }
     }
 }
@@ -255,10 +259,10 @@ inline bool complete(const twk_conv_args &a, PhasePlan *plan) {
         box_steps(taps, plan->in.channels1, plan->in.channels - plan->in.channels1);
     plan->product.describable = p.y.classes <= box_classes && p.x.classes <= box_classes;
     plan->tile = choose(a, plan->product);
-    plan->slice_bytes = plan->tile.splits == 1
-                            ? 0
-                            : (size_t)plan->tile.splits * (size_t)a.batch * (size_t)p.y.size *
-                                  (size_t)p.x.size * (size_t)columns * sizeof(float);
+    const int slices = plan->tile.parts.slices();
+    plan->slice_bytes = slices == 1 ? 0
+                                    : (size_t)slices * (size_t)a.batch * (size_t)p.y.size *
+                                          (size_t)p.x.size * (size_t)columns * sizeof(float);
     return true;
 }
 
@@ -291,13 +295,13 @@ twk_status launch_phases(const twk_conv_args &a, const PhasePlan &plan, const E 
     return with_tile(a, plan.tile.tile, plan.product.wide, [&](auto tile, auto wide) {
         using TILE = decltype(tile);
         LaunchConfig config;
-        twk_status status = tiled_config<TILE>(plan.product, plan.tile.splits, stream, &config);
+        twk_status status = tiled_config<TILE>(plan.product, plan.tile.parts, stream, &config);
         if (status == TWK_OK) status = lay_weights(a, plan, stream);
         if (status == TWK_OK)
             status = TW_LAUNCH((conv_phase_kernel<TILE, decltype(wide)::value, E>), config, plan.in,
                                plan.phases, e);
-        if (status != TWK_OK || plan.tile.splits == 1) return status;
-        return launch_gather<typename TILE::Storage>(e, plan.tile.splits, stream);
+        if (status != TWK_OK || !e.slices) return status;
+        return launch_gather<typename TILE::Storage>(e, plan.tile.parts.count, stream);
     });
 }
 

@@ -149,13 +149,13 @@ template <typename TILE, typename E> class BoxedWork {
             leave_rows<TILE::chunk, TILE::bm, TILE::ld>(e_, d, at_.column0, at_.split, rows,
                                                         Workers{});
         } else {
-            finish_rows<T, TILE::chunk, TILE::bm, TILE::ld>(e_, d, at_.column0, rows, Workers{});
+            finish_rows<T, TILE::bm, TILE::ld>(e_, d, TILE::chunk, at_.column0, rows, Workers{});
             if constexpr (std::is_same<E, Epilogue>::value) {
                 if (!e_.partial) return;
                 Workers::sync();
                 const BoxParts parts = {in_, at_, column, e_.rows_per_partial, e_.n_partials};
-                leave_statistics<TILE::chunk, TILE::bm, TILE::ld>(e_, d, at_.column0, parts,
-                                                                  Workers{});
+                leave_statistics<TILE::bm, TILE::ld>(e_, d, TILE::chunk, at_.column0, parts,
+                                                     Workers{});
             }
         }
     }
@@ -267,13 +267,13 @@ inline bool complete(const twk_conv_args &a, const Product &p, const TileChoice 
     b->steps = b->steps1 + ceil_div(in.channels - in.channels1, 64);
     b->batch = (int)a.batch;
     b->across = (int)ceil_div<int64_t>(p.columns, 128);
-    b->splits = c.splits;
+    b->splits = c.parts.count;
     share(c, b);
     if (b->shared == BoxedConv::pixels) b->across /= 2;
     int64_t tiles = (int64_t)b->boxes_x * b->boxes_y;
     if (__builtin_mul_overflow(tiles, (int64_t)b->boxes_n, &tiles)) return false;
     if (b->shared == BoxedConv::weights) tiles = ceil_div<int64_t>(tiles, 2);
-    for (int64_t by : {p.classes, (int64_t)b->across, (int64_t)c.splits})
+    for (int64_t by : {p.classes, (int64_t)b->across, (int64_t)c.parts.count})
         if (__builtin_mul_overflow(tiles, by, &tiles)) return false;
     if (tiles > 0x3fffffff) return false; // an index of a pair's second
     b->tiles = (int)tiles;

@@ -103,9 +103,11 @@ inline int64_t blocks_of(const Product &p, int bm, int bn) {
 
 struct TileChoice {
     twk_tile tile;
-    int bm, bn, splits;
+    int bm, bn;
+    Parts parts;
     int tiles; // along K
     PixelBox box = {0, 0, 0};
+    int64_t cycles = 0; // predicted
 };
 
 // Why TWK_TILE_128X256_TMA cannot serve a call, or NULL.
@@ -132,12 +134,12 @@ inline twk_tile choose_tile(const twk_conv_args &a, const Product &p) {
     return p.columns > 64 ? large_tile(a.format, blocks_of(p, 128, 128)) : TWK_TILE_64X64;
 }
 
-// Parts of the sum: two blocks a processor, each with at least eight tiles along K to fill the
-// pipeline for; a part more costs a pass over the output in fp32.
+// Parts of the sum through the workspace: two blocks a processor, each with at least eight tiles
+// along K to fill the pipeline for; a part more costs a pass over the output in fp32.
 inline int choose_splits(int tiles, int64_t blocks) {
     const int64_t wanted = 2 * (int64_t)device_limits().processors / blocks;
     const int64_t most = smaller<int64_t>(tiles / 8, 16);
-    return (int)larger<int64_t>(1, smaller(wanted, most));
+    return filled_parts((int)larger<int64_t>(1, smaller(wanted, most)), tiles);
 }
 
 // By boxes of pixels, in as many parts as are asked for or best.
@@ -150,36 +152,42 @@ inline TileChoice choose_boxes(const twk_conv_args &a, const Product &p) {
     c.box = choose_box(p.w, p.h, a.batch, p.apart);
     const int64_t count =
         p.classes * boxes_of(c.box, p.w, p.h, a.batch) * ceil_div<int64_t>(p.columns, c.bn);
-    c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
-                            : specialised_splits(count, c.tiles, p.rows * p.classes * p.columns);
-    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    const int64_t elements = p.rows * p.classes * p.columns;
+    const int parts = a.splits > 0 ? a.splits : specialised_splits(count, c.tiles, elements);
+    c.parts = {filled_parts(parts, c.tiles), false};
+    c.cycles = specialised_cycles(count, c.tiles, c.parts.count, elements, true);
     return c;
 }
 
-inline bool boxes_pay(const Product &p, const TileChoice &boxes, const TileChoice &other,
-                      int64_t images) {
-    const int64_t elements = p.rows * p.classes * p.columns;
-    const int64_t count =
-        p.classes * boxes_of(boxes.box, p.w, p.h, images) * ceil_div<int64_t>(p.columns, boxes.bn);
-    return specialised_cycles(count, boxes.tiles, boxes.splits, elements, true) <
-           shared_cycles(is_large(other.tile), blocks_of(p, other.bm, other.bn), other.tiles,
-                         other.splits, elements);
+// By another tile, likewise.
+inline TileChoice choose_shared(const twk_conv_args &a, const Product &p, twk_tile tile) {
+    TileChoice c = {};
+    c.tile = tile;
+    c.bm = tile == TWK_TILE_64X64 ? 64 : 128;
+    c.bn = is_large(tile) ? 128 : tile == TWK_TILE_128X16 ? 16 : 64;
+    c.tiles = (int)ceil_div<int64_t>(p.k, tile_row_bytes / (int)format_bytes(a.format));
+    const int64_t count = blocks_of(p, c.bm, c.bn), elements = p.rows * p.classes * p.columns;
+    c.parts = a.splits > 0 ? parts_asked_for(a.splits, c.tiles)
+                           : best_parts(is_large(tile), count, c.tiles,
+                                        choose_splits(c.tiles, count), elements);
+    c.cycles = shared_cycles(is_large(tile), count, c.tiles, c.parts, elements);
+    return c;
 }
 
+// Where there is wgmma, the tile that is predicted to take least time.
 inline TileChoice choose(const twk_conv_args &a, const Product &p) {
     if (a.tile == TWK_TILE_128X256_TMA) return choose_boxes(a, p);
-    TileChoice c = {};
-    c.tile = choose_tile(a, p);
-    c.bm = c.tile == TWK_TILE_64X64 ? 64 : 128;
-    c.bn = is_large(c.tile) ? 128 : c.tile == TWK_TILE_128X16 ? 16 : 64;
-    c.tiles = (int)ceil_div<int64_t>(p.k, tile_row_bytes / (int)format_bytes(a.format));
-    c.splits = a.splits > 0 ? smaller(smaller(a.splits, c.tiles), 65535)
-                            : choose_splits(c.tiles, blocks_of(p, c.bm, c.bn));
-    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
-    if (!specialised_tiles || a.tile != TWK_TILE_AUTO || p.columns <= 64 || boxes_refused(a, p))
-        return c;
-    const TileChoice boxes = choose_boxes(a, p);
-    return boxes_pay(p, boxes, c, a.batch) ? boxes : c;
+    TileChoice best = choose_shared(a, p, choose_tile(a, p));
+    if (a.tile != TWK_TILE_AUTO || a.format == TWK_F32 || !p.wide || p.columns <= 64 ||
+        !device_limits().wgmma)
+        return best;
+    for (twk_tile tile : {TWK_TILE_64X64, TWK_TILE_128X128_WGMMA, TWK_TILE_128X256_TMA}) {
+        const bool boxes = tile == TWK_TILE_128X256_TMA;
+        if (boxes && (!specialised_tiles || boxes_refused(a, p))) continue;
+        const TileChoice c = boxes ? choose_boxes(a, p) : choose_shared(a, p, tile);
+        if (c.cycles < best.cycles) best = c;
+    }
+    return best;
 }
 
 // Calls f with the tile's type and whether A is wide.
@@ -219,10 +227,12 @@ twk_status with_tile(const twk_conv_args &a, twk_tile tile, bool wide, const F &
 
 // The grid and the block of a kernel that multiplies.
 template <typename TILE>
-twk_status tiled_config(const Product &p, int splits, twk_stream stream, LaunchConfig *config) {
-    if (!grid_for(blocks_of(p, TILE::bm, TILE::bn), 1, &config->grid))
+twk_status tiled_config(const Product &p, const Parts &parts, twk_stream stream,
+                        LaunchConfig *config) {
+    if (!grid_for(blocks_of(p, TILE::bm, TILE::bn) * parts.blocks(), 1, &config->grid))
         return fail(TWK_UNSUPPORTED, "convolution: more tiles than a grid can hold");
-    config->grid.y = (unsigned)splits;
+    config->grid.y = (unsigned)parts.slices();
+    config->cluster = (unsigned)parts.blocks();
     config->block = dim3(tile_threads);
     config->shared = TILE::shared;
     config->stream = stream;
@@ -243,7 +253,7 @@ __global__ void __launch_bounds__(tile_threads) conv_gather_kernel(const E e, in
     const int row0 = (int)blockIdx.x / across * gather_size;
     const int column0 = (int)blockIdx.x % across * gather_size;
     gather_slices<gather_size, gather_size, gather_ld>(e, d, row0, column0, splits);
-    finish_tile<T, gather_size, gather_size, gather_ld>(e, d, row0, column0);
+    finish_tile<T, gather_size, gather_ld>(e, d, gather_size, row0, column0);
 }
 
 template <typename T, typename E>

@@ -40,8 +40,8 @@ __global__ void __launch_bounds__(tile_threads, TILE::blocks)
         else if (g.slices)
             leave_slice<TILE::bm, TILE::bn, TILE::ld>(g, d, row0, column0, split);
         else
-            add_tile<TILE::bm, TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, row0,
-                                                   column0);
+            add_tile<TILE::bn, TILE::ld>(g.dweight, g.rows, g.columns, g.scale, d, TILE::bm, row0,
+                                         column0);
         sums.leave(g, d, split);
     }
 }
@@ -127,7 +127,7 @@ Choice boxed(const twk_conv_args &a, Choice c) {
 bool boxes_pay(const Choice &boxes, const Choice &other) {
     const int64_t elements = boxes.rows * boxes.columns;
     return specialised_cycles(blocks_of(boxes), boxes.tiles, boxes.splits, elements, false) <
-           shared_cycles(is_large(other.tile), blocks_of(other), other.tiles, other.splits,
+           shared_cycles(is_large(other.tile), blocks_of(other), other.tiles, {other.splits, false},
                          elements);
 }
 
@@ -241,7 +241,7 @@ template <typename TILE, bool WIDE, bool TURNED = false>
 twk_status launch(const twk_conv_args &a, const Choice &c, twk_stream stream) {
     LaunchConfig config;
     const Product product = {c.rows, 1, c.columns, c.pixels, WIDE};
-    const twk_status status = tiled_config<TILE>(product, c.splits, stream, &config);
+    const twk_status status = tiled_config<TILE>(product, {c.splits, false}, stream, &config);
     if (status != TWK_OK) return status;
     const int pass = ColumnSlot<typename TILE::Storage, TILE::bn>::pass;
     const WeightGradient g = gradient_of(a, c, pass);

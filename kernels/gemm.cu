@@ -116,22 +116,26 @@ __global__ void __launch_bounds__(tile_threads, TILE::blocks)
         TW_SHARED(arena);
         unsigned char *memory = arena.take<unsigned char>(TILE::shared);
         const int across = ceil_div(in.b.rows, TILE::bn);
-        const int row0 = (int)blockIdx.x / across * TILE::bm;
-        const int column0 = (int)blockIdx.x % across * TILE::bn;
+        const TilePart part = tile_part(blockIdx.z);
+        const int row0 = part.tile / across * TILE::bm, column0 = part.tile % across * TILE::bn;
         const int64_t batch = blockIdx.y;
-        const int split = (int)blockIdx.z, first = split * in.tiles_a_split;
+        const int first = smaller(part.split * in.tiles_a_split, in.tiles);
         Matrix<TILE, TILE::bm, A_FORM, WIDE> a(in.a, batch, row0, in.k, first);
         Matrix<TILE, TILE::bn, B_FORM, WIDE> b(in.b, batch, column0, in.k, first);
         float *const d = multiply_tiles<TILE, A_FORM, B_FORM>(
             memory, a, b, smaller(in.tiles_a_split, in.tiles - first));
         const Epilogue e = epilogue_of_product<T>(in, shared_by_all, batch);
-        if (e.slices)
-            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, split);
-        else if (in.add)
-            add_tile<TILE::bm, TILE::bn, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns,
-                                                   e.scale, d, row0, column0);
+        if (e.slices) {
+            leave_slice<TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0, part.split);
+            return;
+        }
+        const RowShare mine = gather_cluster<TILE::bm, TILE::bn, TILE::ld>(d);
+        float *const own = d + mine.first * TILE::ld;
+        if (in.add)
+            add_tile<TILE::bn, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns, e.scale, own,
+                                         mine.count, row0 + mine.first, column0);
         else
-            finish_tile<T, TILE::bm, TILE::bn, TILE::ld>(e, d, row0, column0);
+            finish_tile<T, TILE::bn, TILE::ld>(e, own, mine.count, row0 + mine.first, column0);
     }
 }
 
@@ -149,14 +153,16 @@ __global__ void __launch_bounds__(tile_threads)
     const int row0 = (int)blockIdx.x / across * gather_size;
     const int column0 = (int)blockIdx.x % across * gather_size;
     gather_slices<gather_size, gather_size, gather_ld>(e, d, row0, column0, in.splits);
-    finish_tile<T, gather_size, gather_size, gather_ld>(e, d, row0, column0);
+    finish_tile<T, gather_size, gather_ld>(e, d, gather_size, row0, column0);
 }
 
 // What a call is going to do.
 struct Choice {
     twk_tile tile;
     bool wide;
-    int tiles, splits;
+    int tiles; // along K
+    Parts parts;
+    int64_t cycles; // predicted
 };
 
 bool is_wide(const twk_gemm_args &a) {
@@ -180,58 +186,60 @@ twk_tile choose_tile(const twk_gemm_args &a, bool wide, int tiles) {
     return large ? large_tile(a.format, blocks_of(a, 128, 128) * parts) : TWK_TILE_64X64;
 }
 
-int parts_asked_for(const twk_gemm_args &a, int tiles) {
-    return smaller(smaller(a.splits, tiles), 65535);
-}
-
 // By boxes, in as many parts as are asked for or best.
 Choice choose_boxes(const twk_gemm_args &a) {
     Choice c;
     c.wide = true;
     c.tile = TWK_TILE_128X256_TMA;
     c.tiles = (int)ceil_div<int64_t>(a.k, 64);
-    c.splits = a.splits > 0
-                   ? parts_asked_for(a, c.tiles)
-                   : specialised_parts(blocks_of(a, 256, 128), c.tiles, a.batch * a.m * a.n);
-    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
+    const int64_t count = blocks_of(a, 256, 128), elements = a.batch * a.m * a.n;
+    const int parts = a.splits > 0 ? a.splits : specialised_parts(count, c.tiles, elements);
+    c.parts = {filled_parts(parts, c.tiles), false};
+    c.cycles = specialised_cycles(count, c.tiles, c.parts.count, elements, false);
     return c;
 }
 
-// Whether they are predicted to take less time than another choice with tiles of bm x bn.
-bool boxes_pay(const twk_gemm_args &a, const Choice &boxes, const Choice &other, int bm, int bn) {
-    const int64_t elements = a.batch * a.m * a.n;
-    return specialised_cycles(blocks_of(a, 256, 128), boxes.tiles, boxes.splits, elements, false) <
-           shared_cycles(is_large(other.tile), blocks_of(a, bm, bn), other.tiles, other.splits,
-                         elements);
+// By another tile, likewise.
+Choice choose_shared(const twk_gemm_args &a, twk_tile tile, bool wide, int tiles) {
+    Choice c = {tile, wide, tiles, {1, false}, 0};
+    const bool large = is_large(tile);
+    const int bm = tile == TWK_TILE_64X64 ? 64 : 128, bn = large ? 128 : 64;
+    const int resident = large ? 2 : tile == TWK_TILE_64X64 && wide ? 4 : 3;
+    const int64_t count = blocks_of(a, bm, bn), elements = a.batch * a.m * a.n;
+    const int slices = filled_parts(choose_parts(count, resident, tiles, elements), tiles);
+    c.parts = a.splits > 0 ? parts_asked_for(a.splits, tiles)
+                           : best_parts(large, count, tiles, slices, elements);
+    c.cycles = shared_cycles(large, count, tiles, c.parts, elements);
+    return c;
 }
 
+// Where there is wgmma, the tile that is predicted to take least time.
 Choice choose(const twk_gemm_args &a) {
     if (a.tile == TWK_TILE_128X256_TMA) return choose_boxes(a);
-    Choice c;
-    c.wide = is_wide(a);
-    c.tiles = (int)ceil_div<int64_t>(a.k, tile_row_bytes / (int)format_bytes(a.format));
-    c.tile = choose_tile(a, c.wide, c.tiles);
-    const bool large = is_large(c.tile);
-    const int bm = c.tile == TWK_TILE_64X64 ? 64 : 128, bn = large ? 128 : 64;
-    const int resident = large ? 2 : c.tile == TWK_TILE_64X64 && c.wide ? 4 : 3;
-    c.splits = a.splits > 0
-                   ? parts_asked_for(a, c.tiles)
-                   : choose_parts(blocks_of(a, bm, bn), resident, c.tiles, a.batch * a.m * a.n);
-    c.splits = ceil_div(c.tiles, ceil_div(c.tiles, c.splits)); // none is empty
-    if (!specialised_tiles || a.tile != TWK_TILE_AUTO || a.m <= 64 || a.n <= 64 || boxes_refused(a))
-        return c;
-    const Choice boxes = choose_boxes(a);
-    return boxes_pay(a, boxes, c, bm, bn) ? boxes : c;
+    const bool wide = is_wide(a);
+    const int tiles = (int)ceil_div<int64_t>(a.k, tile_row_bytes / (int)format_bytes(a.format));
+    Choice best = choose_shared(a, choose_tile(a, wide, tiles), wide, tiles);
+    if (a.tile != TWK_TILE_AUTO || a.format == TWK_F32 || a.m <= 64 || a.n <= 64 ||
+        !device_limits().wgmma)
+        return best;
+    for (twk_tile tile : {TWK_TILE_64X64, TWK_TILE_128X128_WGMMA, TWK_TILE_128X256_TMA}) {
+        const bool boxes = tile == TWK_TILE_128X256_TMA;
+        if (boxes ? !specialised_tiles || boxes_refused(a) : !wide) continue;
+        const Choice c = boxes ? choose_boxes(a) : choose_shared(a, tile, wide, tiles);
+        if (c.cycles < best.cycles) best = c;
+    }
+    return best;
 }
 
 template <typename TILE, Form A_FORM, Form B_FORM, bool WIDE>
-twk_status launch(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
-                  twk_stream stream) {
+twk_status launch(const twk_gemm_args &a, const Parts &parts, const GemmInput &in,
+                  const Epilogue &e, twk_stream stream) {
     LaunchConfig config;
-    if (!grid_for(blocks_of(a, TILE::bm, TILE::bn) / a.batch, 1, &config.grid))
+    if (!grid_for(blocks_of(a, TILE::bm, TILE::bn) / a.batch * parts.blocks(), 1, &config.grid))
         return fail(TWK_UNSUPPORTED, "matrix product: more tiles than a grid can hold");
     config.grid.y = (unsigned)a.batch;
-    config.grid.z = (unsigned)in.splits;
+    config.grid.z = (unsigned)parts.slices();
+    config.cluster = (unsigned)parts.blocks();
     config.block = dim3(tile_threads);
     config.shared = TILE::shared;
     config.stream = stream;
@@ -242,29 +250,30 @@ twk_status launch(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e
 
 // The four combinations of forms; unaligned operands are gathered into rows.
 template <typename TILE>
-twk_status launch_forms(const twk_gemm_args &a, const GemmInput &in, const Epilogue &e,
-                        twk_stream stream) {
+twk_status launch_forms(const twk_gemm_args &a, const Parts &parts, const GemmInput &in,
+                        const Epilogue &e, twk_stream stream) {
     constexpr Form rows = Form::rows, columns = Form::columns;
     if (a.a_columns)
-        return a.b_columns ? launch<TILE, columns, columns, true>(a, in, e, stream)
-                           : launch<TILE, columns, rows, true>(a, in, e, stream);
-    return a.b_columns ? launch<TILE, rows, columns, true>(a, in, e, stream)
-                       : launch<TILE, rows, rows, true>(a, in, e, stream);
+        return a.b_columns ? launch<TILE, columns, columns, true>(a, parts, in, e, stream)
+                           : launch<TILE, columns, rows, true>(a, parts, in, e, stream);
+    return a.b_columns ? launch<TILE, rows, columns, true>(a, parts, in, e, stream)
+                       : launch<TILE, rows, rows, true>(a, parts, in, e, stream);
 }
 
 template <typename MATH>
 twk_status launch_tensor(const twk_gemm_args &a, const Choice &c, const GemmInput &in,
                          const Epilogue &e, twk_stream stream) {
     if (c.tile == TWK_TILE_64X64)
-        return c.wide ? launch_forms<Gemm64x64<MATH>>(a, in, e, stream)
-                      : launch<GemmGather<MATH>, Form::rows, Form::rows, false>(a, in, e, stream);
+        return c.wide ? launch_forms<Gemm64x64<MATH>>(a, c.parts, in, e, stream)
+                      : launch<GemmGather<MATH>, Form::rows, Form::rows, false>(a, c.parts, in, e,
+                                                                                stream);
     if (c.tile == TWK_TILE_128X128 && c.wide)
-        return launch_forms<Gemm128x128<MATH>>(a, in, e, stream);
+        return launch_forms<Gemm128x128<MATH>>(a, c.parts, in, e, stream);
     if constexpr (sizeof(typename StorageOf<MATH>::Type) == 2) {
         if (c.tile == TWK_TILE_128X256_TMA)
-            return launch_boxes<MATH>(a, c.tiles, c.splits, e, stream);
+            return launch_boxes<MATH>(a, c.tiles, c.parts.count, e, stream);
         if (c.tile == TWK_TILE_128X128_WGMMA && c.wide && device_limits().wgmma)
-            return launch_forms<WarpgroupTile<MATH>>(a, in, e, stream);
+            return launch_forms<WarpgroupTile<MATH>>(a, c.parts, in, e, stream);
     }
     return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
 }
@@ -273,8 +282,8 @@ twk_status launch_plain(const twk_gemm_args &a, const Choice &c, const GemmInput
                         const Epilogue &e, twk_stream stream) {
     if (c.tile != TWK_TILE_128X64)
         return fail(TWK_UNSUPPORTED, "matrix product: not with this tile");
-    return c.wide ? launch_forms<GemmPlain>(a, in, e, stream)
-                  : launch<GemmPlain, Form::rows, Form::rows, false>(a, in, e, stream);
+    return c.wide ? launch_forms<GemmPlain>(a, c.parts, in, e, stream)
+                  : launch<GemmPlain, Form::rows, Form::rows, false>(a, c.parts, in, e, stream);
 }
 
 GemmInput input_of(const twk_gemm_args &a, const Choice &c) {
@@ -283,9 +292,9 @@ GemmInput input_of(const twk_gemm_args &a, const Choice &c) {
     in.b = {a.b, a.b_columns ? 1 : a.b_row, a.b_columns ? a.b_row : 1, a.b_batch, (int)a.n};
     in.d_batch = a.d_batch;
     in.k = (int)a.k;
-    in.splits = c.splits;
+    in.splits = c.parts.count;
     in.tiles = c.tiles;
-    in.tiles_a_split = ceil_div(c.tiles, c.splits);
+    in.tiles_a_split = ceil_div(c.tiles, c.parts.count);
     in.add = a.add_f32;
     return in;
 }
@@ -301,7 +310,7 @@ Epilogue epilogue_of(const twk_gemm_args &a, const Choice &c) {
     e.silu = a.silu;
     e.y = a.d;
     e.wide = a.n % per == 0 && a.d_batch % per == 0 && aligned_16(a.d) && aligned_16(a.residual);
-    e.slices = c.splits > 1 ? static_cast<float *>(a.workspace) : nullptr;
+    e.slices = c.parts.slices() > 1 ? static_cast<float *>(a.workspace) : nullptr;
     return e;
 }
 
@@ -324,8 +333,9 @@ twk_status add_parts_up(const twk_gemm_args &a, const GemmInput &in, const Epilo
 }
 
 size_t workspace_of(const twk_gemm_args &a, const Choice &c) {
-    if (c.splits == 1) return 0;
-    return (size_t)c.splits * (size_t)a.batch * (size_t)a.m * (size_t)a.n * sizeof(float);
+    const int slices = c.parts.slices();
+    if (slices == 1) return 0;
+    return (size_t)slices * (size_t)a.batch * (size_t)a.m * (size_t)a.n * sizeof(float);
 }
 
 twk_status check(const twk_gemm_args &a) {
@@ -364,8 +374,8 @@ extern "C" twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream) {
     if (right != TWK_OK) return right;
     TW_REQUIRE(a.a && a.b && a.d, "matrix product: a, b and d are needed");
     Choice c = choose(a);
-    if (!a.splits && !a.workspace) c.splits = 1;
-    TW_REQUIRE(c.splits == 1 || (a.workspace && a.workspace_bytes >= workspace_of(a, c)),
+    if (!a.splits && !a.workspace && c.parts.slices() > 1) c.parts = {1, false};
+    TW_REQUIRE(c.parts.slices() == 1 || (a.workspace && a.workspace_bytes >= workspace_of(a, c)),
                "matrix product: needs more workspace");
     const GemmInput in = input_of(a, c);
     const Epilogue e = epilogue_of(a, c);
@@ -378,5 +388,5 @@ extern "C" twk_status twk_gemm(const twk_gemm_args *args, twk_stream stream) {
         status = launch_tensor<tf32>(a, c, in, e, stream);
     else
         status = launch_plain(a, c, in, e, stream);
-    return status == TWK_OK && c.splits > 1 ? add_parts_up(a, in, e, stream) : status;
+    return status == TWK_OK && e.slices ? add_parts_up(a, in, e, stream) : status;
 }

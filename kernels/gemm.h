@@ -29,7 +29,8 @@ typedef struct twk_gemm_args {
     void *d;
     /* For tuning and tests; 0: chosen by the shape. */
     twk_tile tile;
-    int splits; /* parts of the sum over k, added up in one order; 0 without a workspace is 1 */
+    int splits; /* parts of the sum over k, as in twk_conv_args; 0 without a workspace is 1, or
+                 * those of a cluster */
     void *workspace;
     size_t workspace_bytes;
 } twk_gemm_args;

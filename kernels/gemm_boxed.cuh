@@ -69,10 +69,10 @@ template <typename TILE, Form A_FORM, Form B_FORM> class MatrixWork {
         if (e.slices)
             leave_rows<TILE::chunk, TILE::bm, TILE::ld>(e, d, column0_, split_, rows, Workers{});
         else if (in_.add)
-            add_tile<TILE::chunk, TILE::bm, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns,
-                                                      e.scale, d, row0, column0_, Workers{});
+            add_tile<TILE::bm, TILE::ld>(static_cast<float *>(e.y), e.rows, e.columns, e.scale, d,
+                                         TILE::chunk, row0, column0_, Workers{});
         else
-            finish_rows<T, TILE::chunk, TILE::bm, TILE::ld>(e, d, column0_, rows, Workers{});
+            finish_rows<T, TILE::bm, TILE::ld>(e, d, TILE::chunk, column0_, rows, Workers{});
     }
 
   private:

@@ -1,9 +1,11 @@
 // What becomes of a finished tile of sums: y = silu?(scale (sum + bias + vector + residual)),
-// rounded to the format, with GroupNorm's statistics of the rounded values; or a slice of a sum
-// along K that is added up by another kernel.
+// rounded to the format, with GroupNorm's statistics of the rounded values. Where a sum is split
+// along K, the blocks of a cluster add up their parts first, or each leaves a slice that another
+// kernel adds up.
 #pragma once
 
 #include "kernels.h"
+#include "device/cluster.cuh"
 #include "device/math.cuh"
 #include "device/vec.cuh"
 
@@ -34,6 +36,44 @@ template <int COUNT> struct FirstThreads {
     static TW_DEVICE int threads() { return COUNT; }
     static TW_DEVICE void sync() { sync_group(1, COUNT); }
 };
+
+// Which tile of D a block calculates, and which part of its sum: those of one tile's blocks are a
+// cluster, or `slice` tells them apart.
+struct TilePart {
+    int tile, split;
+};
+TW_DEVICE TilePart tile_part(unsigned slice) {
+    return {(int)(blockIdx.x / cluster_size()), (int)(slice + cluster_rank())};
+}
+
+// Neighbouring rows of a tile: those that a block finishes.
+struct RowShare {
+    int first, count;
+};
+
+// Of a tile of which every block of the cluster has laid down a part as [BM][LD], a share of the
+// rows, first to last rank, in place. All rows where the block is alone. The block has passed a
+// barrier, and nobody reads its memory any more.
+template <int BM, int BN, int LD> TW_DEVICE RowShare gather_cluster(float *d) {
+    const int blocks = (int)cluster_size();
+    if (blocks == 1) return {0, BM};
+    const RowShare mine = {BM / blocks * (int)cluster_rank(), BM / blocks};
+    sync_cluster();
+    for (int i = (int)threadIdx.x; i < mine.count * (BN / 4); i += (int)blockDim.x) {
+        float *const to = d + (mine.first + i / (BN / 4)) * LD + i % (BN / 4) * 4;
+        float sum[4] = {};
+#pragma unroll 2
+        for (int rank = 0; rank < blocks; rank++) {
+            const Bytes16 part = *reinterpret_cast<const Bytes16 *>(cluster_map(to, rank));
+#pragma unroll
+            for (int e = 0; e < 4; e++) sum[e] += bits_to_float(part.word[e]);
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++) to[e] = sum[e];
+    }
+    sync_cluster();
+    return mine;
+}
 
 // V of a tile's sums. Eight are read as two halves, every fourth lane the other way around, so that
 // eight neighbouring lanes read from all banks.
@@ -84,14 +124,14 @@ TW_DEVICE void finish_vector(const Epilogue &e, float *d, int row, int column, i
     }
 }
 
-// Statistics of the tile's values: a warp takes one group over rows_per_partial rows at a time. The
-// rows of a partial belong to one sample and lie in one tile, and so do a group's columns. parts
-// says which of all partials begins at a row of the tile.
-template <int BM, int BN, int LD, typename PARTS, typename TEAM>
-TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int column0, const PARTS &parts,
-                                TEAM team) {
+// Statistics of a tile's rows: a warp takes one group over rows_per_partial of them at a time. The
+// rows of a partial belong to one sample and are all among these, and so are a group's columns.
+// parts says which of all partials begins at a row.
+template <int BN, int LD, typename PARTS, typename TEAM>
+TW_DEVICE void leave_statistics(const Epilogue &e, const float *d, int rows, int column0,
+                                const PARTS &parts, TEAM team) {
     const int lane = (int)threadIdx.x % 32, warps = team.threads() / 32;
-    const int across = BN / e.group_columns, pieces = BM / e.rows_per_partial * across;
+    const int across = BN / e.group_columns, pieces = rows / e.rows_per_partial * across;
     const int count = e.rows_per_partial * e.group_columns;
     // Lanes side by side in a row of the group, and as many rows as that leaves room for.
     const int beside = smaller(e.group_columns, 32), together = 32 / beside;
@@ -137,13 +177,14 @@ struct PartsBelow {
     }
 };
 
-// d is [BM][LD] in shared memory, its first element that of (row0, column0). An epilogue E is
-// anything that finish_vector and finish_statistics take.
-template <typename T, int BM, int BN, int LD, typename E, typename ROWS, typename TEAM = WholeBlock>
-TW_DEVICE void finish_rows(const E &e, float *d, int column0, const ROWS &rows, TEAM team = {}) {
+// d is [rows][LD] in shared memory, its first element that of column0 in a row of its own. An
+// epilogue E is anything that finish_vector and finish_statistics take.
+template <typename T, int BN, int LD, typename E, typename ROWS, typename TEAM = WholeBlock>
+TW_DEVICE void finish_rows(const E &e, float *d, int rows, int column0, const ROWS &row_of,
+                           TEAM team = {}) {
     constexpr int V = per_16<T>, across = BN / V;
-    for (int i = (int)threadIdx.x; i < BM * across; i += team.threads()) {
-        const int row = rows(i / across), column = column0 + i % across * V;
+    for (int i = (int)threadIdx.x; i < rows * across; i += team.threads()) {
+        const int row = row_of(i / across), column = column0 + i % across * V;
         const int count = smaller(V, e.columns - column);
         if (row < 0 || count <= 0) continue;
         float *const from = d + i / across * LD + i % across * V;
@@ -154,17 +195,18 @@ TW_DEVICE void finish_rows(const E &e, float *d, int column0, const ROWS &rows, 
     }
 }
 
-template <int BM, int BN, int LD>
-TW_DEVICE void finish_statistics(const Epilogue &e, const float *d, int row0, int column0) {
+template <int BN, int LD>
+TW_DEVICE void finish_statistics(const Epilogue &e, const float *d, int rows, int row0,
+                                 int column0) {
     if (!e.partial) return;
     sync_block();
-    leave_statistics<BM, BN, LD>(e, d, column0, PartsBelow(e, row0), WholeBlock{});
+    leave_statistics<BN, LD>(e, d, rows, column0, PartsBelow(e, row0), WholeBlock{});
 }
 
-template <typename T, int BM, int BN, int LD, typename E>
-TW_DEVICE void finish_tile(const E &e, float *d, int row0, int column0) {
-    finish_rows<T, BM, BN, LD>(e, d, column0, RowsBelow{row0, e.rows});
-    finish_statistics<BM, BN, LD>(e, d, row0, column0);
+template <typename T, int BN, int LD, typename E>
+TW_DEVICE void finish_tile(const E &e, float *d, int rows, int row0, int column0) {
+    finish_rows<T, BN, LD>(e, d, rows, column0, RowsBelow{row0, e.rows});
+    finish_statistics<BN, LD>(e, d, rows, row0, column0);
 }
 
 // The tile as part of slice `split`.

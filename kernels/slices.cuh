@@ -40,11 +40,11 @@ struct SliceSum {
 twk_status add_slices(const SliceSum &first, const SliceSum &second, float scale, int64_t batch,
                       twk_stream stream);
 
-// out += scale d; d is [BM][LD] in shared memory, its first element that of (row0, column0).
-template <int BM, int BN, int LD, typename TEAM = WholeBlock>
-TW_DEVICE void add_tile(float *out, int rows, int columns, float scale, const float *d, int row0,
-                        int column0, TEAM team = {}) {
-    for (int i = (int)threadIdx.x; i < BM * BN; i += team.threads()) {
+// out += scale d; d is [count][LD] in shared memory, its first element that of (row0, column0).
+template <int BN, int LD, typename TEAM = WholeBlock>
+TW_DEVICE void add_tile(float *out, int rows, int columns, float scale, const float *d, int count,
+                        int row0, int column0, TEAM team = {}) {
+    for (int i = (int)threadIdx.x; i < count * BN; i += team.threads()) {
         const int row = row0 + i / BN, column = column0 + i % BN;
         if (row < rows && column < columns)
             out[(int64_t)row * columns + column] += scale * d[i / BN * LD + i % BN];

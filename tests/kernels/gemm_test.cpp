@@ -194,14 +194,15 @@ TEST_F(GemmTest, Warpgroups) {
     one.arg.tile = TWK_TILE_128X128_WGMMA;
     tw::emu::set_wgmma(false); // another GPU
     EXPECT_EQ(twk_gemm(&one.arg, nullptr), TWK_UNSUPPORTED);
-    for (bool there : {false, true}) { // two tiles for four processors
-        tw::emu::set_wgmma(there);
-        Gemm two({1, 128, 256, 8}, Math::bf16);
-        two.launch();
-        twk_launch_info info;
-        twk_last_launch(&info);
-        EXPECT_EQ(info.blocks, there ? 2u : 8u);
-    }
+    for (bool there : {false, true}) // four large tiles for four processors, but not three
+        for (int64_t m : {512, 384}) {
+            tw::emu::set_wgmma(there);
+            Gemm several({1, m, 128, 8}, Math::bf16);
+            several.launch();
+            twk_launch_info info;
+            twk_last_launch(&info);
+            EXPECT_EQ(info.blocks, m == 512 ? 4u : 12u);
+        }
 #endif
 }
 
@@ -479,8 +480,52 @@ TEST_F(GemmTest, EqualToTheBit) {
         }
 }
 
+unsigned cluster_of_last() {
+    twk_launch_info info;
+    twk_last_launch(&info);
+    return info.cluster;
+}
+
+// Parts that the blocks of a cluster add up: as few as tiles and as many, some of them empty, of
+// several products, added to fp32 and finished. They need no workspace.
+TEST_F(GemmTest, PartsInAClusterOfBlocks) {
+    const auto expect_clustered = [](const Case &z) {
+        for (Math math : every_math) {
+            Gemm g(z, math);
+            g.launch();
+            if (cluster_of_last() == 1) GTEST_SKIP() << "no clusters on this device";
+            EXPECT_EQ(cluster_of_last(), (unsigned)z.splits);
+            EXPECT_EQ(g.workspace.size(), 0u);
+            expect_close(g.d.read(), g.expected(), z.add ? TWK_F32 : g.arg.format, 8, "a cluster");
+        }
+    };
+    for (int splits : {2, 4, 8}) {
+        Case z = {2, 72, 40, 296};
+        z.splits = splits;
+        z.bias = z.residual = z.silu = true;
+        z.scale = 0.7f;
+        expect_clustered(z);
+        z = {1, 72, 136, 329};
+        z.splits = splits;
+        z.add = z.a_columns = z.b_columns = true;
+        z.scale = 0.7f;
+        expect_clustered(z);
+    }
+}
+
+// Of two parts of 96 and 40, each is needed.
+TEST_F(GemmTest, ADroppedPartIsSeen) {
+    Case z = {1, 20, 24, 136};
+    z.splits = 2;
+    Gemm g(z, Math::bf16);
+    g.launch();
+    const std::vector<double> got = g.d.read();
+    for (int64_t k : {0, 95, 96, 135})
+        EXPECT_GT(count_bad(got, g.expected(k), TWK_BF16, 8), (int64_t)got.size() / 2) << k;
+}
+
 TEST_F(GemmTest, Errors) {
-    Gemm g({2, 20, 24, 40}, Math::bf16);
+    Gemm g({2, 20, 24, 72}, Math::bf16);
     const auto with = [&](const std::function<void(twk_gemm_args &)> &change) {
         twk_gemm_args a = g.arg;
         change(a);
@@ -497,22 +542,29 @@ TEST_F(GemmTest, Errors) {
     EXPECT_EQ(with([](twk_gemm_args &a) { a.m = a.n = int64_t(1) << 29, a.batch = 1; }),
               TWK_UNSUPPORTED);
     EXPECT_EQ(twk_gemm(nullptr, nullptr), TWK_BAD_ARGUMENT);
-    // 40 is two tiles along K.
-    EXPECT_EQ(with([](twk_gemm_args &a) { a.splits = 2; }), TWK_BAD_ARGUMENT);
+    // 72 is three tiles along K.
+    EXPECT_EQ(with([](twk_gemm_args &a) { a.splits = 3; }), TWK_BAD_ARGUMENT);
     EXPECT_NE(std::string(twk_error_text()).find("workspace"), std::string::npos);
     twk_gemm_args a = g.arg;
     a.splits = 5;
-    EXPECT_EQ(twk_gemm_workspace(&a), 2u * 2 * 20 * 24 * 4);
+    EXPECT_EQ(twk_gemm_workspace(&a), 3u * 2 * 20 * 24 * 4);
 }
 
 TEST_F(GemmTest, PartsWithoutAWorkspaceAreOne) {
-    Case z = {1, 20, 24, 1000};
+    Case z = {1, 20, 24, 1 << 14};
     z.splits = 0;
+#ifdef TW_EMULATOR
+    const unsigned most = tw::emu::max_cluster();
+    tw::emu::set_max_cluster(1); // which would do on four processors
+#endif
     Gemm g(z, Math::bf16);
     EXPECT_GT(twk_gemm_workspace(&g.arg), 0u) << "nothing is split here by itself";
     g.arg.workspace = nullptr;
     g.launch();
     expect_close(g.d.read(), g.expected(), TWK_BF16, 8, "in one part");
+#ifdef TW_EMULATOR
+    tw::emu::set_max_cluster(most);
+#endif
 }
 
 } // namespace

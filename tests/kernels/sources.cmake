@@ -13,6 +13,7 @@ set(TW_KERNEL_TEST_FAMILIES
     conv
     conv_gradient
     conv_box
+    conv_cluster
     conv_weight
     gemm
     block
