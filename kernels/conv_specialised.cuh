@@ -82,7 +82,7 @@ template <typename TILE, typename E> class BoxedWork {
     using T = typename TILE::Storage;
 
   public:
-    static constexpr bool looks = false;
+    static constexpr bool looks = false, narrows = true;
 
     // pixels: TILE::bn of shared memory.
     TW_DEVICE BoxedWork(const BoxedConv &in, const BoxMaps &maps, const E &e, int *pixels)
@@ -100,6 +100,7 @@ template <typename TILE, typename E> class BoxedWork {
         return true;
     }
     TW_DEVICE int steps() const { return at_.steps; }
+    TW_DEVICE bool narrow() const { return in_.box.narrow(); }
     TW_DEVICE unsigned bytes() const { return (unsigned)(TILE::a_bytes + in_.box.pixels() * 128); }
 
     TW_DEVICE void fetch(unsigned char *a, unsigned char *b, Mbarrier *full) {
@@ -171,9 +172,9 @@ template <typename TILE, typename E> class BoxedWork {
 
 template <typename TILE> constexpr size_t boxed_shared = TILE::shared + TILE::bn * sizeof(int);
 
-// Work: a block is alone on its processor and takes every gridDim.x-th tile of 256 pixels (a box of
-// one image or of several) by 128 channels and, where the sum is split, a part of it; the two
-// blocks of a cluster share pixels or weights, neighbouring clusters their pixels. One thread
+// Work: a block is alone on its processor and takes every gridDim.x-th tile of 256 pixels or 128 (a
+// box of one image or of several) by 128 channels and, where the sum is split, a part of it; the
+// two blocks of a cluster share pixels or weights, neighbouring clusters their pixels. One thread
 // copies, 256 multiply and finish tiles 64 pixels at a time while it copies ahead. Limit: the
 // tensor cores, which stand still while a tile is finished: about 4500 cycles, as long as 280 along
 // K; L2 where nothing is shared (48 KB for 2^22 FLOPs, 81 % of their rate).

@@ -142,21 +142,30 @@ inline int choose_splits(int tiles, int64_t blocks) {
     return filled_parts((int)larger<int64_t>(1, smaller(wanted, most)), tiles);
 }
 
-// By boxes of pixels, in as many parts as are asked for or best.
-inline TileChoice choose_boxes(const twk_conv_args &a, const Product &p) {
+// By boxes of no more than `most` pixels, in as many parts as are asked for or best.
+inline TileChoice choose_boxes(const twk_conv_args &a, const Product &p, int most) {
     TileChoice c = {};
     c.tile = TWK_TILE_128X256_TMA;
     c.bm = box_pixels;
     c.bn = 128;
     c.tiles = p.steps;
-    c.box = choose_box(p.w, p.h, a.batch, p.apart);
+    c.box = choose_box(p.w, p.h, a.batch, p.apart, most);
+    const bool narrow = c.box.narrow();
     const int64_t count =
         p.classes * boxes_of(c.box, p.w, p.h, a.batch) * ceil_div<int64_t>(p.columns, c.bn);
     const int64_t elements = p.rows * p.classes * p.columns;
-    const int parts = a.splits > 0 ? a.splits : specialised_splits(count, c.tiles, elements);
+    const int parts =
+        a.splits > 0 ? a.splits : specialised_splits(count, c.tiles, elements, narrow);
     c.parts = {filled_parts(parts, c.tiles), false};
-    c.cycles = specialised_cycles(count, c.tiles, c.parts.count, elements, true);
+    c.cycles = specialised_cycles(count, c.tiles, c.parts.count, elements, true, narrow);
     return c;
+}
+
+// Whole tiles or halves.
+inline TileChoice choose_boxes(const twk_conv_args &a, const Product &p) {
+    const TileChoice whole = choose_boxes(a, p, box_pixels);
+    const TileChoice half = choose_boxes(a, p, box_pixels / 2);
+    return half.cycles < whole.cycles ? half : whole;
 }
 
 // By another tile, likewise.

@@ -56,7 +56,7 @@ template <typename TILE> class GradientWork {
     static constexpr int chunks = TILE::bm / per_16<T>, lines = TILE::workers / chunks;
 
   public:
-    static constexpr bool looks = true;
+    static constexpr bool looks = true, narrows = false;
 
     // places: four numbers of each group, for the thread that copies.
     TW_DEVICE GradientWork(const BoxedGradient &in, const GradientMaps &maps, int *places,

@@ -32,7 +32,7 @@ template <typename TILE, Form A_FORM, Form B_FORM> class MatrixWork {
     using T = typename TILE::Storage;
 
   public:
-    static constexpr bool looks = false;
+    static constexpr bool looks = false, narrows = false;
 
     TW_DEVICE MatrixWork(const BoxedGemm &in, const TensorMap *a, const TensorMap *b,
                          const Epilogue &e)

@@ -24,6 +24,8 @@
 //   unsigned bytes()      of a stage's copies, the other block's too
 //   void fetch(unsigned char *a, unsigned char *b, Mbarrier *full)
 //                         starts the copies of the tile's next piece
+//   static constexpr bool narrows
+//   bool narrow() const   if it does: whether the first 128 columns of the tile are all
 //   static constexpr bool looks
 //   void look(const unsigned char *a, const unsigned char *b)
 //                         if it does: by the threads that multiply, at every piece along K
@@ -98,9 +100,12 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
             return wgmma_columns(tile + k16 * 16 * 128, lines);
     }
 
-    template <typename WORK> TW_DEVICE void multiply(Ring<TILE> &ring, WORK &work) {
+    // The first COLUMNS of the tile.
+    template <int COLUMNS, typename WORK>
+    TW_DEVICE void multiply_columns(Ring<TILE> &ring, WORK &work) {
+        float(&sums)[COLUMNS / 2] = reinterpret_cast<float(&)[COLUMNS / 2]>(d);
 #pragma unroll
-        for (int i = 0; i < TILE::bn / 2; i++) d[i] = 0.0f;
+        for (int i = 0; i < COLUMNS / 2; i++) sums[i] = 0.0f;
         const int a_half = (int)threadIdx.x / 128 * lines;
         const bool tells = threadIdx.x % 32 == 0;
         Mbarrier *before = nullptr;
@@ -111,7 +116,7 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
 #pragma unroll
             for (int k16 = 0; k16 < TILE::depth / 16; k16++)
                 wgmma_multiply<A_FORM == Form::columns, B_FORM == Form::columns>(
-                    typename TILE::Math{}, d, operand<A_FORM>(ring.a() + a_half, k16),
+                    typename TILE::Math{}, sums, operand<A_FORM>(ring.a() + a_half, k16),
                     operand<B_FORM>(ring.b(), k16));
             wgmma_commit();
             if constexpr (WORK::looks) work.look(ring.a(), ring.b());
@@ -122,9 +127,20 @@ template <typename TILE, Form A_FORM, Form B_FORM> struct SpecialisedProduct {
             ring.next();
         }
         wgmma_wait<0>();
-        wgmma_settle(d);
+        wgmma_settle(sums);
         sync_warp(full_warp);
         if (before && tells) ring.release(before);
+    }
+    // How many columns there are.
+    template <typename WORK> TW_DEVICE int multiply(Ring<TILE> &ring, WORK &work) {
+        if constexpr (WORK::narrows) {
+            if (work.narrow()) {
+                multiply_columns<TILE::bn / 2>(ring, work);
+                return TILE::bn / 2;
+            }
+        }
+        multiply_columns<TILE::bn>(ring, work);
+        return TILE::bn;
     }
 
     // Columns from 64 CHUNK on, as rows of `to`.
@@ -170,10 +186,10 @@ TW_DEVICE void consume(Ring<TILE> ring, float *turned, WORK &work) {
     SpecialisedProduct<TILE, A_FORM, B_FORM> product;
 #pragma unroll 1
     for (int tile = 0; work.take(tile); tile++) {
-        product.multiply(ring, work);
+        const int columns = product.multiply(ring, work);
         work.prepare();
 #pragma unroll 1
-        for (int chunk = 0; chunk < TILE::bn / TILE::chunk; chunk++) {
+        for (int chunk = 0; chunk < columns / TILE::chunk; chunk++) {
             product.turn(turned, chunk);
             Workers::sync();
             work.finish(turned, chunk * TILE::chunk);

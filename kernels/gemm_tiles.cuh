@@ -38,11 +38,13 @@ inline int64_t cluster_gather_cycles(int blocks, int64_t together, int64_t sums)
 }
 // 64 along K are 1024 cycles and a ninth for what is not counted, and a tile is finished in about
 // 4500, for which nothing is multiplied. Where blocks share nothing L2 takes 1264 and goes on while
-// a tile is finished; a tenth for the rest. The last tile holds everything up.
+// a tile is finished; a tenth for the rest. The last tile holds everything up. Of half a tile,
+// which is shared too, 64 along K take what shared memory does: 80 KB, 640 cycles.
 inline int64_t specialised_cycles(int64_t count, int steps, int splits, int64_t elements,
-                                  bool shared) {
+                                  bool shared, bool narrow = false) {
     const int64_t rounds = ceil_div<int64_t>(count * splits, device_limits().processors);
     const int64_t along_k = ceil_div(steps, splits);
+    if (narrow) return rounds * (710 * along_k + 2250) + 4000 + gather_cycles(splits, elements);
     const int64_t alone = larger(1264 * along_k, 1024 * along_k + 4000) + 1000;
     return rounds * (shared ? 1140 * along_k + 4500 : alone * 11 / 10) + 4000 +
            gather_cycles(splits, elements);
@@ -103,11 +105,11 @@ inline Parts parts_asked_for(int wanted, int steps) {
 }
 
 // Parts of a sum of `steps` tiles along K by TWK_TILE_128X256_TMA that take least time.
-inline int specialised_splits(int64_t count, int steps, int64_t elements) {
+inline int specialised_splits(int64_t count, int steps, int64_t elements, bool narrow) {
     int best = 1;
     for (int s = 2; s <= smaller(16, steps / 4); s++)
-        if (specialised_cycles(count, steps, s, elements, true) <
-            specialised_cycles(count, steps, best, elements, true))
+        if (specialised_cycles(count, steps, s, elements, true, narrow) <
+            specialised_cycles(count, steps, best, elements, true, narrow))
             best = s;
     return best;
 }

@@ -272,6 +272,17 @@ TEST_F(ConvBoxTest, Statistics) {
     EXPECT_EQ(twk_conv_partials(&odd.a, nullptr), 0) << "35 pixels share no factor with 64";
 }
 
+// Tiles of 256 pixels are for shapes that give each of the processors as many: 4 here, 8, 12. Most
+// others are served by halves of tiles.
+TEST_F(ConvBoxTest, WholeTiles) {
+    expect_right(shape(8, 8, 8, 8, 136, 1)); // half the images each, for two
+    if (few_shapes) return;
+    expect_right(half(shape(4, 16, 48, 8, 24, 1))); // three for a block
+    expect_right(with_everything(shape(16, 8, 8, 72, 24)));
+    expect_right_gradient(shape(8, 8, 9, 24, 136), true);
+    expect_statistics(shape(16, 8, 8, 8, 24), 8, 8);
+}
+
 TEST_F(ConvBoxTest, EqualToTheBit) {
     for (int splits = 1; splits <= (for_races ? 1 : 2); splits++) {
         ConvCase z = in_parts(shape(3, 16, 16, 72, 40, 1), splits);
@@ -325,6 +336,7 @@ TEST_F(ConvBoxTest, WhatIsRefused) {
     InputGradient g(shape(1, 15, 15, 8, 8));
     g.a.stride = 5; // 25 classes
     g.a.h = g.a.w = 13;
+    g.find_workspace();
     EXPECT_EQ(twk_conv_input_gradient(&g.a, nullptr), TWK_UNSUPPORTED);
     Conv exact(shape(1, 4, 4, 8, 72));
     exact.a.format = TWK_F32;
