@@ -17,9 +17,9 @@ template <typename ARGS> TW_DEVICE int64_t row_of(const ARGS &a, int64_t sample)
 
 // A row of a table whose rows lie `stride` words apart; 0: side by side.
 template <typename ROW> TW_DEVICE const ROW *row_at(const ROW *rows, int64_t row, int64_t stride) {
-    return stride ? reinterpret_cast<const ROW *>(reinterpret_cast<const float *>(rows) +
-                                                  row * stride)
-                  : rows + row;
+    return stride
+               ? reinterpret_cast<const ROW *>(reinterpret_cast<const float *>(rows) + row * stride)
+               : rows + row;
 }
 
 struct DdimStep {

@@ -1,6 +1,7 @@
 /* Ctrl-C, SIGTERM and SIGHUP. At first one ends the process at once, with a line and status 130:
  * nothing is written then but whole files. After cli_signals_catch() the first asks the run to
- * stop, and a second one ends the process. Nobody who reads stdout any more asks it to stop, too. */
+ * stop, and a second one ends the process. Nobody who reads stdout any more asks it to stop, too.
+ */
 #ifndef TW_CLI_SIGNALS_H
 #define TW_CLI_SIGNALS_H
 

@@ -74,8 +74,7 @@ TEST_F(Bench, ARowHoldsEveryField) {
         EXPECT_TRUE(json_is_null(b.at(1, "evaluations_per_s")) == (mode == "train"));
         for (const char *key : {"processor_seconds", "create_seconds", "first_seconds"})
             EXPECT_GT(b.number(1, key), 0) << key;
-        for (const char *key :
-             {"utilisation", "joules_per_image", "device_busy", "graph_speedup"})
+        for (const char *key : {"utilisation", "joules_per_image", "device_busy", "graph_speedup"})
             EXPECT_TRUE(json_is_null(b.at(1, key))) << key;
         EXPECT_GT(b.number(1, "memory/arena"), 0);
         EXPECT_GT(b.number(1, "memory/process"), b.number(1, "memory/planned"));

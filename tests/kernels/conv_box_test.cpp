@@ -276,7 +276,7 @@ TEST_F(ConvBoxTest, Statistics) {
 // others are served by halves of tiles.
 TEST_F(ConvBoxTest, WholeTiles) {
     expect_right(shape(8, 8, 8, 8, 136, 1)); // half the images each, for two
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right(half(shape(4, 16, 48, 8, 24, 1))); // three for a block
     expect_right(with_everything(shape(16, 8, 8, 72, 24)));
     expect_right_gradient(shape(8, 8, 9, 24, 136), true);

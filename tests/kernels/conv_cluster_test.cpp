@@ -37,13 +37,6 @@ class ConvClusterTest : public KernelTest {
     }
 };
 
-// Races depend on paths through the kernels alone, which a few shapes have all taken.
-#ifdef TW_EMU_TSAN
-constexpr bool few_shapes = true;
-#else
-constexpr bool few_shapes = false;
-#endif
-
 ConvCase with_tile(ConvCase z, twk_tile tile, Math math = Math::bf16) {
     z.tile = tile;
     z.math = math;
@@ -86,14 +79,14 @@ TEST_F(ConvClusterTest, EveryTileAndNumberOfParts) {
         if (!serves(t.tile, t.math)) continue;
         for (int splits : {2, 4, 8}) // tails in every direction
             expect_right(with_tile(shape(3, 7, 9, 40, 136, splits), t.tile, t.math));
-        if (few_shapes) return;
+        if (for_races) return;
     }
 }
 
 // As many parts as tiles along K; nine tiles over four parts and over eight, the last ones empty.
 TEST_F(ConvClusterTest, PartsThatAreShortOrEmpty) {
     expect_right(shape(2, 5, 7, 64, 24, 2, 1));
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right(shape(1, 4, 4, 32, 40, 4));
     expect_right(shape(1, 4, 4, 32, 40, 8));
     ConvCase z = shape(2, 3, 5, 37, 9, 4);
@@ -103,7 +96,7 @@ TEST_F(ConvClusterTest, PartsThatAreShortOrEmpty) {
 
 TEST_F(ConvClusterTest, Epilogues) {
     expect_right(with_everything(shape(3, 5, 4, 72, 32, 2)));
-    if (few_shapes) return;
+    if (for_races) return;
     expect_right(with_everything(shape(3, 5, 4, 72, 13, 4))); // y is not aligned
     expect_right(
         with_everything(with_tile(shape(3, 9, 8, 48, 136, 8), TWK_TILE_128X128, Math::f16)));
@@ -113,7 +106,7 @@ TEST_F(ConvClusterTest, TwoTensorsAndFoldedUpsampling) {
     ConvCase z = shape(2, 5, 6, 72, 24, 4);
     z.c2 = 40;
     expect_right(z);
-    if (few_shapes) return;
+    if (for_races) return;
     z = with_everything(shape(2, 5, 3, 48, 24, 2));
     z.upsample = z.fold = true;
     expect_right(z);
@@ -123,7 +116,7 @@ TEST_F(ConvClusterTest, TwoTensorsAndFoldedUpsampling) {
 
 TEST_F(ConvClusterTest, Gradients) {
     expect_right_gradient(shape(3, 7, 9, 136, 24, 2), true);
-    if (few_shapes) return;
+    if (for_races) return;
     ConvCase z = shape(2, 5, 6, 16, 72, 8);
     z.c2 = 40;
     z.scale = 0.7f;
@@ -165,7 +158,7 @@ TEST_F(ConvClusterTest, Statistics) {
                 EXPECT_NEAR(got[(size_t)i * 2], mean, 1e-6 + 4e-6 * std::sqrt(m2 / count));
                 EXPECT_NEAR(got[(size_t)i * 2 + 1] / m2, 1, 2e-5) << str(z);
             }
-            if (few_shapes) return;
+            if (for_races) return;
         }
 }
 
@@ -187,7 +180,7 @@ TEST_F(ConvClusterTest, EqualToTheBit) {
 
 // A part is missed: any tap and channel of it is.
 TEST_F(ConvClusterTest, PlantedMistakesAreSeen) {
-    if (few_shapes) return;
+    if (for_races) return;
     const ConvCase z = shape(2, 5, 6, 32, 24, 4); // a tap is a tile, a part three taps
     Conv c(z);
     c.launch();
@@ -205,7 +198,7 @@ TEST_F(ConvClusterTest, PlantedMistakesAreSeen) {
 #ifdef TW_EMULATOR
 // The parts are added up in the order that the workspace's are: the same bits.
 TEST_F(ConvClusterTest, AsThroughTheWorkspace) {
-    if (few_shapes) return;
+    if (for_races) return;
     Conv c(with_everything(shape(2, 6, 8, 64, 72, 2)));
     c.launch();
     const std::vector<double> clustered = c.y.read();
