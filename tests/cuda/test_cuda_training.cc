@@ -214,6 +214,7 @@ TEST_F(CudaTraining, TunedTrainingIsTheSame) {
 #ifndef TW_TEST_DEVICE
     for (int provider = 0; provider < 2; provider++)
         EXPECT_GT(choices.operations[provider][TW_OP_CONV2D] +
+                      choices.operations[provider][TW_OP_CONV2D_BWD_DATA] +
                       choices.operations[provider][TW_OP_CONV2D_BWD_WEIGHT],
                   0);
 #endif
