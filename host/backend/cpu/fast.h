@@ -42,4 +42,23 @@ void tw_fast_pack(const float *b, int64_t row, int64_t column, int64_t rows, int
 void tw_fast_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t row, int64_t column,
                      const float *packed, float *c, int64_t ldc, bool add);
 
+typedef struct tw_fast_strided {
+    const float *at;
+    int64_t row, column;
+} tw_fast_strided;
+
+typedef struct tw_fast_matrices {
+    int64_t m, n, k;
+    tw_fast_strided a;
+    const float *packed; /* b */
+    float *c;
+    int64_t ldc;
+    bool add;
+} tw_fast_matrices;
+
+/* The two ways that tw_fast_product chooses from: for vectors of a cache line, as AVX-512 has them,
+ * and for shorter ones and eight columns. Each works everywhere. */
+void tw_fast_product_of_lines(const tw_fast_matrices *x);
+void tw_fast_product_of_halves(const tw_fast_matrices *x);
+
 #endif

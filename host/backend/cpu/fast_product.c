@@ -1,11 +1,15 @@
 /* Products of small matrices that lie in the cache. */
 #include "backend/cpu/fast.h"
 
-/* One cache line; the compiler splits it for processors with shorter vectors. */
+/* What a vector register holds with AVX-512, a cache line, and without. */
 typedef float line __attribute__((vector_size(64)));
+typedef float half __attribute__((vector_size(32)));
+#define LINES 2
+#define HALVES 4 /* a panel's row */
 
-/* Rows of c at once: their sums and one row of b fit the registers. */
+/* Rows of c at once: their sums and one row of b fit the registers, 32 lines or 16 halves. */
 #define ROWS 8
+#define FEW_ROWS 2
 
 /* Without it GCC keeps a copy of the sums in memory. */
 #if defined(__GNUC__) && !defined(__clang__)
@@ -31,20 +35,22 @@ void tw_fast_pack(const float *b, int64_t row, int64_t column, int64_t rows, int
     }
 }
 
-typedef struct strided {
-    const float *at;
-    int64_t row, column;
-} strided;
+/* The rows of c end within a panel. */
+static inline __attribute__((always_inline)) void leave_row(const float out[TW_FAST_PANEL],
+                                                            float *to, int64_t width, bool add) {
+    for (int64_t j = 0; j < width; j++) to[j] = add ? to[j] + out[j] : out[j];
+}
 
-/* `rows` (a constant in each use) rows of one panel. */
-static inline __attribute__((always_inline)) void panel_rows(int rows, strided a, int64_t k,
-                                                             const float *packed, float *c,
-                                                             int64_t ldc, int64_t width, bool add) {
-    line sum[ROWS][2];
+/* `rows` (a constant in each use) rows of one panel. A sum is made in one order in either way. */
+static inline __attribute__((always_inline)) void panel_lines(int rows, tw_fast_strided a,
+                                                              int64_t k, const float *packed,
+                                                              float *c, int64_t ldc, int64_t width,
+                                                              bool add) {
+    line sum[ROWS][LINES];
     UNROLL
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (line){0};
     for (int64_t p = 0; p < k; p++) {
-        line b[2];
+        line b[LINES];
         memcpy(b, packed + p * TW_FAST_PANEL, sizeof b);
         UNROLL
         for (int r = 0; r < rows; r++) {
@@ -56,30 +62,105 @@ static inline __attribute__((always_inline)) void panel_rows(int rows, strided a
     UNROLL
     for (int r = 0; r < rows; r++) {
         const line left = sum[r][0], right = sum[r][1]; /* so that the sums stay in registers */
-        float out[TW_FAST_PANEL], *to = c + r * ldc;
+        float out[TW_FAST_PANEL];
         memcpy(out, &left, sizeof left);
         memcpy(out + TW_FAST_PANEL / 2, &right, sizeof right);
-        for (int64_t j = 0; j < width; j++) to[j] = add ? to[j] + out[j] : out[j];
+        leave_row(out, c + r * ldc, width, add);
     }
 }
 
-TW_HOT static void product(int64_t m, int64_t n, int64_t k, strided a, const float *packed,
-                           float *c, int64_t ldc, bool add) {
-    for (int64_t j = 0; j < n; j += TW_FAST_PANEL, packed += k * TW_FAST_PANEL) {
-        const int64_t width = tw_min_i64(TW_FAST_PANEL, n - j);
-        strided at = a;
+/* The same of the first `halves` (another constant) of a panel, eight columns each. */
+static inline __attribute__((always_inline)) void
+panel_halves(int rows, int halves, tw_fast_strided a, int64_t k, const float *packed, float *c,
+             int64_t ldc, int64_t width, bool add) {
+    half sum[ROWS][HALVES];
+    UNROLL
+    for (int r = 0; r < rows; r++) UNROLL
+    for (int v = 0; v < halves; v++) sum[r][v] = (half){0};
+    for (int64_t p = 0; p < k; p++) {
+        half b[HALVES];
+        memcpy(b, packed + p * TW_FAST_PANEL, (size_t)halves * sizeof *b);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const float x = a.at[r * a.row + p * a.column];
+            UNROLL
+            for (int v = 0; v < halves; v++) sum[r][v] += x * b[v];
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        float out[TW_FAST_PANEL];
+        UNROLL
+        for (int v = 0; v < halves; v++) {
+            const half one = sum[r][v];
+            memcpy(out + v * (TW_FAST_PANEL / HALVES), &one, sizeof one);
+        }
+        leave_row(out, c + r * ldc, width, add);
+    }
+}
+
+TW_HOT void tw_fast_product_of_lines(const tw_fast_matrices *x) {
+    const float *packed = x->packed;
+    for (int64_t j = 0; j < x->n; j += TW_FAST_PANEL, packed += x->k * TW_FAST_PANEL) {
+        const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j), ldc = x->ldc;
+        tw_fast_strided at = x->a;
         int64_t i = 0;
         if (width == TW_FAST_PANEL)
-            for (; i + ROWS <= m; i += ROWS, at.at += ROWS * a.row)
-                panel_rows(ROWS, at, k, packed, c + i * ldc + j, ldc, TW_FAST_PANEL, add);
-        for (; i + ROWS <= m; i += ROWS, at.at += ROWS * a.row)
-            panel_rows(ROWS, at, k, packed, c + i * ldc + j, ldc, width, add);
-        for (; i < m; i++, at.at += a.row)
-            panel_rows(1, at, k, packed, c + i * ldc + j, ldc, width, add);
+            for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
+                panel_lines(ROWS, at, x->k, packed, x->c + i * ldc + j, ldc, TW_FAST_PANEL, x->add);
+        for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
+            panel_lines(ROWS, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
+        for (; i < x->m; i++, at.at += at.row)
+            panel_lines(1, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
     }
+}
+
+/* Of eight columns, as a head of eight channels has. */
+static inline __attribute__((always_inline)) void product_of_one_half(const tw_fast_matrices *x) {
+    const int64_t ldc = x->ldc;
+    tw_fast_strided at = x->a;
+    int64_t i = 0;
+    for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
+        panel_halves(ROWS, 1, at, x->k, x->packed, x->c + i * ldc, ldc, 8, x->add);
+    for (; i < x->m; i++, at.at += at.row)
+        panel_halves(1, 1, at, x->k, x->packed, x->c + i * ldc, ldc, 8, x->add);
+}
+
+TW_HOT void tw_fast_product_of_halves(const tw_fast_matrices *x) {
+    if (x->n == TW_FAST_PANEL / HALVES) {
+        product_of_one_half(x);
+        return;
+    }
+    const float *packed = x->packed;
+    for (int64_t j = 0; j < x->n; j += TW_FAST_PANEL, packed += x->k * TW_FAST_PANEL) {
+        const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j), ldc = x->ldc;
+        tw_fast_strided at = x->a;
+        int64_t i = 0;
+        if (width == TW_FAST_PANEL)
+            for (; i + FEW_ROWS <= x->m; i += FEW_ROWS, at.at += FEW_ROWS * at.row)
+                panel_halves(FEW_ROWS, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc,
+                             TW_FAST_PANEL, x->add);
+        for (; i + FEW_ROWS <= x->m; i += FEW_ROWS, at.at += FEW_ROWS * at.row)
+            panel_halves(FEW_ROWS, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc, width,
+                         x->add);
+        for (; i < x->m; i++, at.at += at.row)
+            panel_halves(1, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
+    }
+}
+
+static bool has_lines(void) {
+#ifdef __x86_64__
+    return __builtin_cpu_supports("avx512f");
+#else
+    return false;
+#endif
 }
 
 void tw_fast_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t row, int64_t column,
                      const float *packed, float *c, int64_t ldc, bool add) {
-    product(m, n, k, (strided){a, row, column}, packed, c, ldc, add);
+    const tw_fast_matrices x = {m, n, k, {a, row, column}, packed, c, ldc, add};
+    if (has_lines() && n != 8)
+        tw_fast_product_of_lines(&x);
+    else
+        tw_fast_product_of_halves(&x);
 }
