@@ -99,7 +99,7 @@ panel_halves(int rows, int halves, tw_fast_strided a, int64_t k, const float *pa
     }
 }
 
-TW_HOT void tw_fast_product_of_lines(const tw_fast_matrices *x) {
+TW_HOT static void product_of_lines(const tw_fast_matrices *x) {
     const float *packed = x->packed;
     for (int64_t j = 0; j < x->n; j += TW_FAST_PANEL, packed += x->k * TW_FAST_PANEL) {
         const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j), ldc = x->ldc;
@@ -126,7 +126,7 @@ static inline __attribute__((always_inline)) void product_of_one_half(const tw_f
         panel_halves(1, 1, at, x->k, x->packed, x->c + i * ldc, ldc, 8, x->add);
 }
 
-TW_HOT void tw_fast_product_of_halves(const tw_fast_matrices *x) {
+TW_HOT static void product_of_halves(const tw_fast_matrices *x) {
     if (x->n == TW_FAST_PANEL / HALVES) {
         product_of_one_half(x);
         return;
@@ -148,6 +148,15 @@ TW_HOT void tw_fast_product_of_halves(const tw_fast_matrices *x) {
     }
 }
 
+/* Clones of a function that is not static would be exported. */
+void tw_fast_product_of_lines(const tw_fast_matrices *x) {
+    product_of_lines(x);
+}
+
+void tw_fast_product_of_halves(const tw_fast_matrices *x) {
+    product_of_halves(x);
+}
+
 static bool has_lines(void) {
 #ifdef __x86_64__
     return __builtin_cpu_supports("avx512f");
@@ -160,7 +169,7 @@ void tw_fast_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t ro
                      const float *packed, float *c, int64_t ldc, bool add) {
     const tw_fast_matrices x = {m, n, k, {a, row, column}, packed, c, ldc, add};
     if (has_lines() && n != 8)
-        tw_fast_product_of_lines(&x);
+        product_of_lines(&x);
     else
-        tw_fast_product_of_halves(&x);
+        product_of_halves(&x);
 }
