@@ -107,10 +107,11 @@ inline Parts parts_asked_for(int wanted, int steps) {
 // Parts of a sum of `steps` tiles along K by TWK_TILE_128X256_TMA that take least time.
 inline int specialised_splits(int64_t count, int steps, int64_t elements, bool narrow) {
     int best = 1;
-    for (int s = 2; s <= smaller(16, steps / 4); s++)
-        if (specialised_cycles(count, steps, s, elements, true, narrow) <
-            specialised_cycles(count, steps, best, elements, true, narrow))
-            best = s;
+    int64_t least = specialised_cycles(count, steps, 1, elements, true, narrow);
+    for (int s = 2; s <= smaller(16, steps / 4); s++) {
+        const int64_t cycles = specialised_cycles(count, steps, s, elements, true, narrow);
+        if (cycles < least) least = cycles, best = s;
+    }
     return best;
 }
 
