@@ -6,6 +6,7 @@ typedef float line __attribute__((vector_size(64)));
 typedef float half __attribute__((vector_size(32)));
 #define LINES 2
 #define HALVES 4 /* a panel's row */
+#define HALF (TW_FAST_PANEL / HALVES)
 
 /* Rows of c at once: their sums and one row of b fit the registers, 32 lines or 16 halves. */
 #define ROWS 8
@@ -93,59 +94,60 @@ panel_halves(int rows, int halves, tw_fast_strided a, int64_t k, const float *pa
         UNROLL
         for (int v = 0; v < halves; v++) {
             const half one = sum[r][v];
-            memcpy(out + v * (TW_FAST_PANEL / HALVES), &one, sizeof one);
+            memcpy(out + v * HALF, &one, sizeof one);
         }
         leave_row(out, c + r * ldc, width, add);
     }
 }
 
-TW_HOT static void product_of_lines(const tw_fast_matrices *x) {
+static inline __attribute__((always_inline)) void panel(bool lines, int rows, tw_fast_strided a,
+                                                        int64_t k, const float *packed, float *c,
+                                                        int64_t ldc, int64_t width, bool add) {
+    if (lines)
+        panel_lines(rows, a, k, packed, c, ldc, width, add);
+    else
+        panel_halves(rows, HALVES, a, k, packed, c, ldc, width, add);
+}
+
+/* `lines` and `rows` are constants in each use. */
+static inline __attribute__((always_inline)) void product(bool lines, int rows,
+                                                          const tw_fast_matrices *x) {
     const float *packed = x->packed;
     for (int64_t j = 0; j < x->n; j += TW_FAST_PANEL, packed += x->k * TW_FAST_PANEL) {
-        const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j), ldc = x->ldc;
-        tw_fast_strided at = x->a;
+        const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j);
+        float *c = x->c + j;
+        tw_fast_strided a = x->a;
         int64_t i = 0;
         if (width == TW_FAST_PANEL)
-            for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
-                panel_lines(ROWS, at, x->k, packed, x->c + i * ldc + j, ldc, TW_FAST_PANEL, x->add);
-        for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
-            panel_lines(ROWS, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
-        for (; i < x->m; i++, at.at += at.row)
-            panel_lines(1, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
+            for (; i + rows <= x->m; i += rows, a.at += rows * a.row, c += rows * x->ldc)
+                panel(lines, rows, a, x->k, packed, c, x->ldc, TW_FAST_PANEL, x->add);
+        for (; i + rows <= x->m; i += rows, a.at += rows * a.row, c += rows * x->ldc)
+            panel(lines, rows, a, x->k, packed, c, x->ldc, width, x->add);
+        for (; i < x->m; i++, a.at += a.row, c += x->ldc)
+            panel(lines, 1, a, x->k, packed, c, x->ldc, width, x->add);
     }
 }
 
-/* Of eight columns, as a head of eight channels has. */
+/* Of as many columns as a half has, as a head of eight channels. */
 static inline __attribute__((always_inline)) void product_of_one_half(const tw_fast_matrices *x) {
-    const int64_t ldc = x->ldc;
-    tw_fast_strided at = x->a;
+    float *c = x->c;
+    tw_fast_strided a = x->a;
     int64_t i = 0;
-    for (; i + ROWS <= x->m; i += ROWS, at.at += ROWS * at.row)
-        panel_halves(ROWS, 1, at, x->k, x->packed, x->c + i * ldc, ldc, 8, x->add);
-    for (; i < x->m; i++, at.at += at.row)
-        panel_halves(1, 1, at, x->k, x->packed, x->c + i * ldc, ldc, 8, x->add);
+    for (; i + ROWS <= x->m; i += ROWS, a.at += ROWS * a.row, c += ROWS * x->ldc)
+        panel_halves(ROWS, 1, a, x->k, x->packed, c, x->ldc, HALF, x->add);
+    for (; i < x->m; i++, a.at += a.row, c += x->ldc)
+        panel_halves(1, 1, a, x->k, x->packed, c, x->ldc, HALF, x->add);
+}
+
+TW_HOT static void product_of_lines(const tw_fast_matrices *x) {
+    product(true, ROWS, x);
 }
 
 TW_HOT static void product_of_halves(const tw_fast_matrices *x) {
-    if (x->n == TW_FAST_PANEL / HALVES) {
+    if (x->n == HALF)
         product_of_one_half(x);
-        return;
-    }
-    const float *packed = x->packed;
-    for (int64_t j = 0; j < x->n; j += TW_FAST_PANEL, packed += x->k * TW_FAST_PANEL) {
-        const int64_t width = tw_min_i64(TW_FAST_PANEL, x->n - j), ldc = x->ldc;
-        tw_fast_strided at = x->a;
-        int64_t i = 0;
-        if (width == TW_FAST_PANEL)
-            for (; i + FEW_ROWS <= x->m; i += FEW_ROWS, at.at += FEW_ROWS * at.row)
-                panel_halves(FEW_ROWS, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc,
-                             TW_FAST_PANEL, x->add);
-        for (; i + FEW_ROWS <= x->m; i += FEW_ROWS, at.at += FEW_ROWS * at.row)
-            panel_halves(FEW_ROWS, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc, width,
-                         x->add);
-        for (; i < x->m; i++, at.at += at.row)
-            panel_halves(1, HALVES, at, x->k, packed, x->c + i * ldc + j, ldc, width, x->add);
-    }
+    else
+        product(false, FEW_ROWS, x);
 }
 
 /* Clones of a function that is not static would be exported. */
@@ -168,7 +170,7 @@ static bool has_lines(void) {
 void tw_fast_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t row, int64_t column,
                      const float *packed, float *c, int64_t ldc, bool add) {
     const tw_fast_matrices x = {m, n, k, {a, row, column}, packed, c, ldc, add};
-    if (has_lines() && n != 8)
+    if (has_lines() && n != HALF)
         product_of_lines(&x);
     else
         product_of_halves(&x);
