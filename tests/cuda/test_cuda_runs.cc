@@ -1,5 +1,6 @@
-// Whole runs on the GPU's backend beside the CPU's: training, DDIM, twice the same, and a run that
-// moves from one device to the other. On a real device they are longer and the models larger.
+// Whole runs on the GPU's backend beside the CPU's: training, fifty DDIM steps, twice the same, and
+// a run that moves from one device to the other. On a real device training is longer, models
+// larger.
 #include "networks.h"
 #include "support/golden.h"
 #include "support/tempdir.h"
@@ -20,11 +21,11 @@ const char *const kWide =
     "norm_num_groups": 32, "num_class_embeds": 4, "dropout": 0.1})";
 const char *const kConfigs[] = {kMlp, kUnet, kAttention, kWide};
 const auto &kLow = kConfigs; // in low precision
-constexpr int kSteps = 10, kDdimSteps = 50;
+constexpr int kSteps = 10;
 #else
 const char *const kConfigs[] = {kMlp, kUnet, kAttention};
 const char *const kLow[] = {kAttention};
-constexpr int kSteps = 4, kDdimSteps = 10; // of which the second is recorded, and replayed after it
+constexpr int kSteps = 4; // of which the second is recorded, and replayed after it
 #endif
 
 // As a user trains: AdamW, clipping, an average, labels dropped.
@@ -161,9 +162,9 @@ TEST_F(CudaRuns, AnotherDeviceResumes) {
     }
 }
 
-tw_sampler_options Ddim(int steps) {
+tw_sampler_options FiftySteps() {
     tw_sampler_options o = TW_SAMPLER_OPTIONS_INIT;
-    o.steps = steps;
+    o.steps = 50;
     o.seed = 23;
     o.max_batch = 4;
     return o;
@@ -180,13 +181,13 @@ double Furthest(const Floats &got, const Floats &want) {
     return worst;
 }
 
-TEST_F(CudaRuns, DdimGivesTheCpusSamples) {
+TEST_F(CudaRuns, FiftyStepsOfDdimGiveTheCpusSamples) {
     for (const char *config : {kMlp, kUnet}) {
         SCOPED_TRACE(config);
         std::vector<Floats> r;
         OnBoth([&](tw_context *ctx) {
             tw_model *m = MakeModel(ctx, config);
-            r.push_back(Draw(m, Ddim(config == kMlp ? 50 : kDdimSteps), 3, {0, 2, 1}).x);
+            r.push_back(Draw(m, FiftySteps(), 3, {0, 2, 1}).x);
             tw_model_free(m);
         });
         ASSERT_EQ(r.size(), 2u);
@@ -225,7 +226,7 @@ TEST_F(CudaRuns, DigitsAreTheCpus) {
         const std::string model = golden::Path("../../host/examples/digits/model");
         ASSERT_EQ(tw_model_load(c.get(), model.c_str(), nullptr, &m), TW_OK)
             << tw_context_error(c.get());
-        tw_sampler_options o = Ddim(50);
+        tw_sampler_options o = FiftySteps();
         o.rederive_epsilon = 1;
         r.push_back(Draw(m, o, 4, {0, 1, 2, 3}).x);
         tw_model_free(m);
