@@ -18,14 +18,7 @@ class ConvBoxTest : public KernelTest {
 };
 
 ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
-    ConvCase z;
-    z.n = n;
-    z.h = h;
-    z.w = w;
-    z.c = c;
-    z.o = o;
-    z.kh = z.kw = kernel;
-    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    ConvCase z = same_size(n, h, w, c, o, kernel);
     z.tile = TWK_TILE_128X256_TMA;
     z.math = Math::bf16;
     return z;
@@ -38,12 +31,6 @@ ConvCase half(ConvCase z) {
 
 ConvCase in_parts(ConvCase z, int splits) {
     z.splits = splits;
-    return z;
-}
-
-ConvCase with_everything(ConvCase z) {
-    z.bias = z.vector = z.residual = z.silu = true;
-    z.scale = 0.7f;
     return z;
 }
 
@@ -90,12 +77,6 @@ TEST_F(ConvBoxTest, Shapes) {
 TEST_F(ConvBoxTest, ManyTiles) {
     expect_right(shape(9, 16, 16, 8, 136, 1));
     if (!for_races) expect_right(half(shape(1, 48, 48, 72, 16, 1)));
-}
-
-unsigned cluster_of_last() {
-    twk_launch_info info;
-    twk_last_launch(&info);
-    return info.cluster;
 }
 
 // Two blocks share weights or pixels, of which each brings half for both.

@@ -6,21 +6,8 @@ using namespace tst;
 
 namespace {
 
-unsigned cluster_of_last() {
-    twk_launch_info info;
-    twk_last_launch(&info);
-    return info.cluster;
-}
-
 ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int splits, int kernel = 3) {
-    ConvCase z;
-    z.n = n;
-    z.h = h;
-    z.w = w;
-    z.c = c;
-    z.o = o;
-    z.kh = z.kw = kernel;
-    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    ConvCase z = same_size(n, h, w, c, o, kernel);
     z.splits = splits;
     z.math = Math::bf16;
     return z;
@@ -40,12 +27,6 @@ class ConvClusterTest : public KernelTest {
 ConvCase with_tile(ConvCase z, twk_tile tile, Math math = Math::bf16) {
     z.tile = tile;
     z.math = math;
-    return z;
-}
-
-ConvCase with_everything(ConvCase z) {
-    z.bias = z.vector = z.residual = z.silu = true;
-    z.scale = 0.7f;
     return z;
 }
 

@@ -24,35 +24,23 @@ void expect_right_everywhere(ConvCase z, bool add = false) {
     }
 }
 
-ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
-    ConvCase z;
-    z.n = n;
-    z.h = h;
-    z.w = w;
-    z.c = c;
-    z.o = o;
-    z.kh = z.kw = kernel;
-    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
-    return z;
-}
-
 TEST_F(ConvGradientTest, OddSizesAndChannels) {
-    expect_right_everywhere(shape(1, 1, 1, 1, 1, 1));
-    expect_right_everywhere(shape(3, 7, 5, 5, 3));
-    expect_right_everywhere(shape(2, 7, 5, 33, 34, 1));
-    expect_right_everywhere(shape(5, 4, 4, 4, 1));
-    expect_right_everywhere(shape(1, 9, 11, 8, 5, 5));
-    expect_right_everywhere(shape(1, 1, 1, 33, 96));
+    expect_right_everywhere(same_size(1, 1, 1, 1, 1, 1));
+    expect_right_everywhere(same_size(3, 7, 5, 5, 3));
+    expect_right_everywhere(same_size(2, 7, 5, 33, 34, 1));
+    expect_right_everywhere(same_size(5, 4, 4, 4, 1));
+    expect_right_everywhere(same_size(1, 9, 11, 8, 5, 5));
+    expect_right_everywhere(same_size(1, 1, 1, 33, 96));
 }
 
 TEST_F(ConvGradientTest, PicturesInAndOut) {
-    expect_right_everywhere(shape(1, 7, 5, 3, 128));
-    expect_right_everywhere(shape(2, 7, 5, 128, 3));
+    expect_right_everywhere(same_size(1, 7, 5, 3, 128));
+    expect_right_everywhere(same_size(2, 7, 5, 128, 3));
 }
 
 // As in the forward pass, kernels of their own.
 TEST_F(ConvGradientTest, FewChannels) {
-    ConvCase z = shape(2, 9, 8, 72, 3);
+    ConvCase z = same_size(2, 9, 8, 72, 3);
     z.scale = 0.7f;
     expect_right_everywhere(z, true);
     z.shift = 1;
@@ -62,14 +50,14 @@ TEST_F(ConvGradientTest, FewChannels) {
     z.c2 = 5;
     z.pad = {0, 2, 1, 1};
     expect_right_everywhere(z, true);
-    z = shape(2, 9, 35, 3, 40);
+    z = same_size(2, 9, 35, 3, 40);
     z.scale = 0.7f;
     expect_right_everywhere(z, true);
-    z = shape(2, 5, 6, 1, 32);
+    z = same_size(2, 5, 6, 1, 32);
     z.c2 = 3;
     z.pad = {0, 2, 1, 1};
     expect_right_everywhere(z, true);
-    z = shape(3, 7, 5, 5, 3); // with the tile that gathers
+    z = same_size(3, 7, 5, 5, 3); // with the tile that gathers
     z.tile = TWK_TILE_64X64;
     expect_right_everywhere(z);
 }
@@ -84,11 +72,11 @@ void expect_served(ConvCase z, const char *kernel) {
 
 TEST_F(ConvGradientTest, WhichFewChannelsAreServed) {
     for (int few : {1, 3, 4}) {
-        expect_served(shape(1, 4, 4, 8, few), "few_inputs");
-        expect_served(shape(1, 4, 4, few, 8), "few_outputs");
+        expect_served(same_size(1, 4, 4, 8, few), "few_inputs");
+        expect_served(same_size(1, 4, 4, few, 8), "few_outputs");
     }
     for (int few : {3, 8}) {
-        ConvCase z = shape(2, 5, 6, 11 - few, few);
+        ConvCase z = same_size(2, 5, 6, 11 - few, few);
         z.stride = 2;
         expect_served(z, "conv_phase");
         z.stride = 1;
@@ -102,16 +90,16 @@ TEST_F(ConvGradientTest, WhichFewChannelsAreServed) {
 
 TEST_F(ConvGradientTest, WidthsOfTheNetworks) {
     NOT_FOR_RACES();
-    ConvCase z = shape(5, 4, 4, 128, 128);
+    ConvCase z = same_size(5, 4, 4, 128, 128);
     z.math = Math::bf16;
     expect_right(z);
-    z = shape(1, 4, 4, 256, 256);
+    z = same_size(1, 4, 4, 256, 256);
     z.math = Math::f16;
     expect_right(z);
-    z = shape(1, 4, 4, 512, 256);
+    z = same_size(1, 4, 4, 512, 256);
     z.math = Math::bf16;
     expect_right(z);
-    z = shape(2, 5, 7, 384, 256, 1);
+    z = same_size(2, 5, 7, 384, 256, 1);
     z.math = Math::f16;
     expect_right(z);
 }
@@ -119,7 +107,7 @@ TEST_F(ConvGradientTest, WidthsOfTheNetworks) {
 TEST_F(ConvGradientTest, EveryTile) {
     for (twk_tile tile :
          {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
-        ConvCase z = shape(3, 7, 9, 136, 24); // tails in every direction, 27 taps in 8 chunks
+        ConvCase z = same_size(3, 7, 9, 136, 24); // tails in every direction, 27 taps in 8 chunks
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
             if (for_races && math != Math::bf16) continue;
@@ -132,7 +120,7 @@ TEST_F(ConvGradientTest, EveryTile) {
 // By wgmma, in bf16: two tensors, classes of pixels of which some have no taps, parts.
 TEST_F(ConvGradientTest, Warpgroups) {
     if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
-    ConvCase z = shape(2, 6, 7, 40, 32);
+    ConvCase z = same_size(2, 6, 7, 40, 32);
     z.tile = TWK_TILE_128X128_WGMMA;
     z.math = Math::bf16;
     z.c2 = 96;
@@ -147,7 +135,7 @@ TEST_F(ConvGradientTest, Warpgroups) {
 }
 
 TEST_F(ConvGradientTest, StridesAndPadding) {
-    ConvCase z = shape(2, 9, 8, 16, 32);
+    ConvCase z = same_size(2, 9, 8, 16, 32);
     z.stride = 2;
     expect_right_everywhere(z); // one pixel on every side
     z.pad = {0, 0, 1, 1};       // below and right only: what halves an image
@@ -158,23 +146,23 @@ TEST_F(ConvGradientTest, StridesAndPadding) {
     z.kh = 5;
     z.kw = 2;
     expect_right_everywhere(z);
-    z = shape(2, 9, 8, 16, 32, 1); // most pixels get nothing
+    z = same_size(2, 9, 8, 16, 32, 1); // most pixels get nothing
     z.stride = 3;
     expect_right_everywhere(z, true);
-    z = shape(1, 13, 12, 12, 20, 4); // patches, and what no patch reaches
+    z = same_size(1, 13, 12, 12, 20, 4); // patches, and what no patch reaches
     z.stride = 4;
     z.pad = {0, 0, 0, 0};
     expect_right_everywhere(z);
-    z = shape(1, 2, 3, 8, 8); // padding wider than the image
+    z = same_size(1, 2, 3, 8, 8); // padding wider than the image
     z.pad = {4, 5, 6, 3};
     expect_right_everywhere(z);
-    z = shape(2, 3, 1, 7, 9); // a column alone: half of the classes are empty
+    z = same_size(2, 3, 1, 7, 9); // a column alone: half of the classes are empty
     z.stride = 2;
     expect_right_everywhere(z);
 }
 
 TEST_F(ConvGradientTest, TwoTensors) {
-    ConvCase z = shape(2, 5, 6, 16, 24);
+    ConvCase z = same_size(2, 5, 6, 16, 24);
     z.c2 = 40;
     z.scale = 0.7f;
     expect_right_everywhere(z, true);
@@ -182,7 +170,7 @@ TEST_F(ConvGradientTest, TwoTensors) {
     z.c2 = 6;
     z.shift = 1;
     expect_right_everywhere(z, true);
-    z = shape(2, 5, 6, 16, 24);
+    z = same_size(2, 5, 6, 16, 24);
     z.c2 = 40;
     z.math = Math::bf16;
     for (bool second : {false, true}) { // one of them alone
@@ -196,7 +184,7 @@ TEST_F(ConvGradientTest, TwoTensors) {
 }
 
 TEST_F(ConvGradientTest, Upsampling) {
-    ConvCase z = shape(2, 3, 5, 16, 24);
+    ConvCase z = same_size(2, 3, 5, 16, 24);
     z.upsample = true;
     expect_right_everywhere(z, true);
     z.c2 = 8;
@@ -205,22 +193,22 @@ TEST_F(ConvGradientTest, Upsampling) {
         z.pad = {1, 0, 2, 1};
         expect_right_everywhere(z);
     }
-    z = shape(1, 4, 3, 5, 7, 4); // an even kernel, channels that are not aligned
+    z = same_size(1, 4, 3, 5, 7, 4); // an even kernel, channels that are not aligned
     z.upsample = true;
     z.pad = {1, 2, 2, 1};
     expect_right_everywhere(z);
-    z = shape(2, 3, 2, 8, 8, 1);
+    z = same_size(2, 3, 2, 8, 8, 1);
     z.upsample = true;
     expect_right_everywhere(z);
 }
 
 TEST_F(ConvGradientTest, SplitSums) {
     for (int splits : {2, 5, 100}) { // more parts than tiles are as many as tiles
-        ConvCase z = shape(2, 6, 5, 72, 40);
+        ConvCase z = same_size(2, 6, 5, 72, 40);
         z.splits = splits;
         expect_right_everywhere(z, splits == 2);
     }
-    ConvCase z = shape(2, 6, 5, 40, 72); // classes with fewer tiles than parts
+    ConvCase z = same_size(2, 6, 5, 40, 72); // classes with fewer tiles than parts
     z.stride = 2;
     z.splits = 8;
     z.c2 = 9;
@@ -231,7 +219,7 @@ TEST_F(ConvGradientTest, SplitSums) {
 TEST_F(ConvGradientTest, EqualToTheBit) {
     NOT_FOR_RACES();
     for (int splits : {1, 4}) {
-        ConvCase z = shape(2, 6, 8, 72, 40);
+        ConvCase z = same_size(2, 6, 8, 72, 40);
         z.math = Math::bf16;
         z.splits = splits;
         z.stride = 1 + splits % 2;
@@ -249,7 +237,7 @@ TEST_F(ConvGradientTest, EqualToTheBit) {
 
 TEST_F(ConvGradientTest, InPlace) {
     for (int splits : {1, 3}) {
-        ConvCase z = shape(2, 5, 4, 32, 16);
+        ConvCase z = same_size(2, 5, 4, 32, 16);
         z.c2 = 8;
         z.splits = splits;
         z.math = Math::bf16;
@@ -269,7 +257,7 @@ TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
     // Plain, at stride 2, upsampled, from and to few channels.
     for (int kind = 0; kind < 5; kind++)
         for (Math math : every_math) {
-            ConvCase z = shape(2, 5, 6, kind == 4 ? 3 : 16, kind == 3 ? 3 : 24);
+            ConvCase z = same_size(2, 5, 6, kind == 4 ? 3 : 16, kind == 3 ? 3 : 24);
             z.stride = kind == 1 ? 2 : 1;
             z.upsample = kind == 2;
             z.math = math;
@@ -298,7 +286,7 @@ TEST_F(ConvGradientTest, PlantedMistakesAreSeen) {
 TEST_F(ConvGradientTest, AdjointOfTheForwardPass) {
     NOT_FOR_RACES();
     for (int kind = 0; kind < 4; kind++) {
-        ConvCase z = shape(2, 6, 5, 7, 9);
+        ConvCase z = same_size(2, 6, 5, 7, 9);
         z.stride = kind == 1 ? 2 : 1;
         z.upsample = kind >= 2;
         z.c2 = kind == 3 ? 4 : 0;
@@ -319,7 +307,7 @@ TEST_F(ConvGradientTest, AdjointOfTheForwardPass) {
 }
 
 TEST_F(ConvGradientTest, Errors) {
-    ConvCase z = shape(1, 4, 4, 64, 64);
+    ConvCase z = same_size(1, 4, 4, 64, 64);
     z.math = Math::bf16;
     InputGradient g(z);
     const auto status = [](const twk_conv_args &a) { return twk_conv_input_gradient(&a, nullptr); };

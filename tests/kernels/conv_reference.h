@@ -33,6 +33,26 @@ struct ConvCase {
     size_t shift = 0; // elements by which every tensor is off its alignment
 };
 
+// A square kernel, padded so that the image keeps its size.
+inline ConvCase same_size(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
+    ConvCase z;
+    z.n = n;
+    z.h = h;
+    z.w = w;
+    z.c = c;
+    z.o = o;
+    z.kh = z.kw = kernel;
+    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    return z;
+}
+
+// Everything that an epilogue adds and does.
+inline ConvCase with_everything(ConvCase z) {
+    z.bias = z.vector = z.residual = z.silu = true;
+    z.scale = 0.7f;
+    return z;
+}
+
 inline std::string str(const ConvCase &z) {
     static const char *const names[] = {"fp32", "tf32", "bf16", "fp16"};
     char text[200];

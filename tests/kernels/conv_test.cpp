@@ -28,53 +28,41 @@ void expect_right_everywhere(ConvCase z) {
     }
 }
 
-ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
-    ConvCase z;
-    z.n = n;
-    z.h = h;
-    z.w = w;
-    z.c = c;
-    z.o = o;
-    z.kh = z.kw = kernel;
-    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
-    return z;
-}
-
 TEST_F(ConvTest, OddSizesAndChannels) {
-    expect_right_everywhere(shape(1, 1, 1, 1, 1, 1));
-    expect_right_everywhere(shape(3, 7, 5, 3, 5));
-    expect_right_everywhere(shape(2, 7, 5, 33, 34, 1));
-    expect_right_everywhere(shape(5, 4, 4, 1, 3));
-    expect_right_everywhere(shape(1, 9, 11, 5, 8, 5));
+    expect_right_everywhere(same_size(1, 1, 1, 1, 1, 1));
+    expect_right_everywhere(same_size(3, 7, 5, 3, 5));
+    expect_right_everywhere(same_size(2, 7, 5, 33, 34, 1));
+    expect_right_everywhere(same_size(5, 4, 4, 1, 3));
+    expect_right_everywhere(same_size(1, 9, 11, 5, 8, 5));
 }
 
 TEST_F(ConvTest, PicturesInAndOut) {
-    expect_right_everywhere(shape(1, 8, 9, 3, 128));
-    expect_right_everywhere(shape(2, 8, 9, 128, 3));
+    expect_right_everywhere(same_size(1, 8, 9, 3, 128));
+    expect_right_everywhere(same_size(2, 8, 9, 128, 3));
 }
 
 // Kernels of their own: from at most four channels, and to at most four.
 TEST_F(ConvTest, FewChannels) {
-    ConvCase z = shape(2, 9, 8, 3, 72); // 144 pixels, 72 channels: tails of both
+    ConvCase z = same_size(2, 9, 8, 3, 72); // 144 pixels, 72 channels: tails of both
     z.bias = z.vector = z.residual = z.silu = true;
     z.scale = 0.7f;
     expect_right_everywhere(z);
     z.shift = 1; // no tensor starts at a multiple of 16 bytes
     expect_right_everywhere(z);
-    z = shape(1, 7, 9, 4, 8, 4); // 64 along K
+    z = same_size(1, 7, 9, 4, 8, 4); // 64 along K
     z.stride = 2;
     z.pad = {0, 3, 1, 2};
     expect_right_everywhere(z);
-    z = shape(2, 9, 35, 40, 3); // more than a patch in both directions, a piece and a quarter
+    z = same_size(2, 9, 35, 40, 3); // more than a patch in both directions, a piece and a quarter
     z.bias = z.vector = z.residual = z.silu = true;
     z.scale = 0.7f;
     expect_right_everywhere(z);
-    z = shape(2, 5, 6, 8, 4);
+    z = same_size(2, 5, 6, 8, 4);
     z.pad = {2, 0, 0, 3};
     expect_right_everywhere(z);
-    expect_right_everywhere(shape(1, 6, 3, 16, 1, 5));
-    expect_right_everywhere(shape(1, 6, 3, 64, 4, 1));
-    z = shape(3, 7, 5, 3, 5); // with the tile that gathers
+    expect_right_everywhere(same_size(1, 6, 3, 16, 1, 5));
+    expect_right_everywhere(same_size(1, 6, 3, 64, 4, 1));
+    z = same_size(3, 7, 5, 3, 5); // with the tile that gathers
     z.tile = TWK_TILE_64X64;
     expect_right_everywhere(z);
 }
@@ -90,14 +78,14 @@ void expect_served(ConvCase z, const char *kernel) {
 
 TEST_F(ConvTest, WhichFewChannelsAreServed) {
     for (int few : {1, 3, 4}) {
-        expect_served(shape(1, 4, 4, few, 8), "few_inputs");
-        expect_served(shape(1, 4, 4, 8, few), "few_outputs");
+        expect_served(same_size(1, 4, 4, few, 8), "few_inputs");
+        expect_served(same_size(1, 4, 4, 8, few), "few_outputs");
     }
-    expect_served(shape(1, 4, 4, 5, 8), "conv_kernel");
-    expect_served(shape(1, 4, 4, 8, 5), "conv_kernel");
-    expect_served(shape(1, 4, 4, 6, 3), "conv_kernel"); // channels in no whole chunks
+    expect_served(same_size(1, 4, 4, 5, 8), "conv_kernel");
+    expect_served(same_size(1, 4, 4, 8, 5), "conv_kernel");
+    expect_served(same_size(1, 4, 4, 6, 3), "conv_kernel"); // channels in no whole chunks
     for (int few : {3, 8}) {
-        ConvCase z = shape(2, 5, 6, few, 11 - few);
+        ConvCase z = same_size(2, 5, 6, few, 11 - few);
         z.stride = 2;
         expect_served(z, few == 3 ? "few_inputs" : "conv_kernel");
         z.stride = 1;
@@ -116,7 +104,7 @@ TEST_F(ConvTest, WhichFewChannelsAreServed) {
         expect_served(z, few == 3 ? "few_inputs" : "conv_kernel");
     }
 #ifdef TW_EMULATOR
-    ConvCase z = shape(1, 8, 32, 256, 3);
+    ConvCase z = same_size(1, 8, 32, 256, 3);
     const size_t limit = tw::emu::shared_limit();
     tw::emu::set_shared_limit(48 * 1024); // too little for the patch and the weights
     z.math = Math::bf16;
@@ -128,14 +116,14 @@ TEST_F(ConvTest, WhichFewChannelsAreServed) {
 
 TEST_F(ConvTest, WidthsOfTheNetworks) {
     NOT_FOR_RACES();
-    for (int64_t n : {1, 5}) expect_right_everywhere(shape(n, 4, 4, 128, 128));
-    ConvCase z = shape(1, 4, 4, 256, 256);
+    for (int64_t n : {1, 5}) expect_right_everywhere(same_size(n, 4, 4, 128, 128));
+    ConvCase z = same_size(1, 4, 4, 256, 256);
     z.math = Math::bf16;
     expect_right(z);
-    z = shape(1, 4, 4, 512, 256);
+    z = same_size(1, 4, 4, 512, 256);
     z.math = Math::bf16;
     expect_right(z);
-    z = shape(3, 5, 7, 384, 256, 1);
+    z = same_size(3, 5, 7, 384, 256, 1);
     z.math = Math::f16;
     expect_right(z);
 }
@@ -143,7 +131,7 @@ TEST_F(ConvTest, WidthsOfTheNetworks) {
 TEST_F(ConvTest, EveryTile) {
     for (twk_tile tile :
          {TWK_TILE_128X128, TWK_TILE_64X64, TWK_TILE_128X16, TWK_TILE_128X128_WGMMA}) {
-        ConvCase z = shape(3, 7, 9, 24, 136); // tails in every direction, 27 taps in 8 chunks
+        ConvCase z = same_size(3, 7, 9, 24, 136); // tails in every direction, 27 taps in 8 chunks
         z.tile = tile;
         for (Math math : {Math::tf32, Math::bf16, Math::f16}) {
             if (for_races && math != Math::bf16) continue;
@@ -157,11 +145,11 @@ TEST_F(ConvTest, EveryTile) {
 // statistics and everything that is added.
 TEST_F(ConvTest, Warpgroups) {
     if (!wgmma_here()) GTEST_SKIP() << "no wgmma on this device, or no code for it";
-    ConvCase z = shape(2, 8, 8, 8, 128, 1);
+    ConvCase z = same_size(2, 8, 8, 8, 128, 1);
     z.tile = TWK_TILE_128X128_WGMMA;
     z.math = Math::bf16;
     expect_right(z);
-    z = shape(2, 5, 7, 40, 72);
+    z = same_size(2, 5, 7, 40, 72);
     z.tile = TWK_TILE_128X128_WGMMA;
     z.math = Math::bf16;
     z.c2 = 16;
@@ -174,7 +162,7 @@ TEST_F(ConvTest, Warpgroups) {
     z.upsample = true;
     z.stride = 2;
     expect_right(z);
-    Conv unaligned(shape(1, 4, 4, 5, 72));
+    Conv unaligned(same_size(1, 4, 4, 5, 72));
     unaligned.a.tile = TWK_TILE_128X128_WGMMA;
     EXPECT_EQ(twk_conv_forward(&unaligned.a, nullptr), TWK_UNSUPPORTED);
 #ifdef TW_EMULATOR
@@ -186,7 +174,7 @@ TEST_F(ConvTest, Warpgroups) {
 }
 
 TEST_F(ConvTest, KernelsStridesAndPadding) {
-    ConvCase z = shape(2, 9, 8, 16, 32);
+    ConvCase z = same_size(2, 9, 8, 16, 32);
     z.stride = 2;
     expect_right_everywhere(z); // one pixel on every side
     z.pad = {0, 0, 1, 1};       // below and right only
@@ -195,22 +183,22 @@ TEST_F(ConvTest, KernelsStridesAndPadding) {
     z.kh = 5;
     z.kw = 2;
     expect_right_everywhere(z);
-    z = shape(2, 9, 8, 16, 32, 1);
+    z = same_size(2, 9, 8, 16, 32, 1);
     z.stride = 3;
     expect_right_everywhere(z);
-    z = shape(1, 2, 3, 8, 8); // padding wider than the image
+    z = same_size(1, 2, 3, 8, 8); // padding wider than the image
     z.pad = {4, 5, 6, 3};
     expect_right_everywhere(z);
 }
 
 TEST_F(ConvTest, TwoTensorsAndUpsampling) {
-    ConvCase z = shape(2, 5, 6, 16, 24);
+    ConvCase z = same_size(2, 5, 6, 16, 24);
     z.c2 = 40;
     expect_right_everywhere(z);
     z.c = 3; // the border between the tensors lies inside a chunk
     z.c2 = 6;
     expect_right_everywhere(z);
-    z = shape(2, 3, 5, 16, 24);
+    z = same_size(2, 3, 5, 16, 24);
     z.upsample = true;
     expect_right_everywhere(z);
     z.c2 = 8;
@@ -223,7 +211,7 @@ TEST_F(ConvTest, TwoTensorsAndUpsampling) {
 }
 
 TEST_F(ConvTest, FoldedUpsampling) {
-    ConvCase z = shape(2, 5, 3, 16, 24);
+    ConvCase z = same_size(2, 5, 3, 16, 24);
     z.upsample = z.fold = true;
     z.bias = z.vector = z.residual = z.silu = true;
     z.scale = 0.7f;
@@ -231,7 +219,7 @@ TEST_F(ConvTest, FoldedUpsampling) {
     z.silu = false;
     z.splits = 3;
     expect_right_everywhere(z);
-    z = shape(2, 4, 5, 16, 24);
+    z = same_size(2, 4, 5, 16, 24);
     z.upsample = z.fold = true;
     z.c2 = 8;
     for (int stride : {1, 2, 3}) { // padding that leaves phases of different sizes and taps
@@ -239,13 +227,13 @@ TEST_F(ConvTest, FoldedUpsampling) {
         z.pad = {1, 0, 2, 2};
         expect_right_everywhere(z);
     }
-    z = shape(1, 4, 3, 5, 7, 4);
+    z = same_size(1, 4, 3, 5, 7, 4);
     z.upsample = z.fold = true;
     expect_right_everywhere(z);
-    z = shape(2, 3, 2, 8, 8, 1);
+    z = same_size(2, 3, 2, 8, 8, 1);
     z.upsample = z.fold = true;
     expect_right_everywhere(z);
-    z = shape(1, 3, 7, 24, 136);
+    z = same_size(1, 3, 7, 24, 136);
     z.upsample = z.fold = true;
     z.math = Math::bf16;
     for (twk_tile tile :
@@ -259,7 +247,7 @@ TEST_F(ConvTest, FoldedUpsampling) {
 }
 
 TEST_F(ConvTest, Epilogue) {
-    ConvCase z = shape(3, 5, 4, 16, 32);
+    ConvCase z = same_size(3, 5, 4, 16, 32);
     z.bias = z.vector = z.residual = true;
     z.scale = 0.7f;
     z.silu = true;
@@ -267,7 +255,7 @@ TEST_F(ConvTest, Epilogue) {
     z.o = 13;
     z.c = 7;
     expect_right_everywhere(z);
-    z = shape(3, 5, 4, 16, 32);
+    z = same_size(3, 5, 4, 16, 32);
     z.splits = 3;
     z.bias = z.vector = z.residual = z.silu = true;
     expect_right_everywhere(z);
@@ -277,7 +265,7 @@ TEST_F(ConvTest, Epilogue) {
 }
 
 TEST_F(ConvTest, OutputOverResidual) {
-    ConvCase z = shape(2, 5, 4, 16, 32);
+    ConvCase z = same_size(2, 5, 4, 16, 32);
     z.residual = true;
     z.math = Math::bf16;
     Conv c(z);
@@ -289,7 +277,7 @@ TEST_F(ConvTest, OutputOverResidual) {
 
 TEST_F(ConvTest, SplitSums) {
     for (int splits : {3, 5, 100}) { // more parts than tiles are as many as tiles
-        ConvCase z = shape(2, 6, 5, 40, 72);
+        ConvCase z = same_size(2, 6, 5, 40, 72);
         z.splits = splits;
         expect_right_everywhere(z);
     }
@@ -298,7 +286,7 @@ TEST_F(ConvTest, SplitSums) {
 TEST_F(ConvTest, EqualToTheBit) {
     NOT_FOR_RACES();
     for (int splits : {1, 3}) {
-        ConvCase z = shape(2, 6, 8, 40, 72);
+        ConvCase z = same_size(2, 6, 8, 40, 72);
         z.math = Math::bf16;
         z.splits = splits;
         z.groups = 18;
@@ -350,7 +338,7 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
     for (Math math : {Math::fp32, Math::bf16}) {
         for (int splits : {1, 3}) {
             for (int64_t side : {4, 12, 16}) { // several samples a tile, a part of one, all of it
-                ConvCase z = shape(3, side, side, 8, 24);
+                ConvCase z = same_size(3, side, side, 8, 24);
                 z.math = math;
                 z.splits = splits;
                 z.groups = 6;
@@ -362,7 +350,7 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
         }
     }
     for (int64_t side : {2, 12}) { // several samples of a phase in a tile, a part of one
-        ConvCase z = shape(2, side, side, 8, 24);
+        ConvCase z = same_size(2, side, side, 8, 24);
         z.upsample = z.fold = true;
         z.math = Math::bf16;
         z.groups = 6;
@@ -371,29 +359,29 @@ TEST_F(ConvTest, StatisticsForTheNextNorm) {
         c.shift_bias(30);
         expect_statistics(c);
     }
-    ConvCase few = shape(3, 8, 8, 3, 72);
+    ConvCase few = same_size(3, 8, 8, 3, 72);
     few.math = Math::bf16;
     few.groups = 18;
     Conv from(few);
     expect_statistics(from);
-    few = shape(1, 8, 8, 64, 4);
+    few = same_size(1, 8, 8, 64, 4);
     few.math = Math::bf16;
     Conv to(few);
     to.a.groups = 2;
     EXPECT_EQ(twk_conv_partials(&to.a, nullptr), 0);
-    ConvCase z = shape(3, 4, 1, 8, 24); // a sample is less than eight pixels
+    ConvCase z = same_size(3, 4, 1, 8, 24); // a sample is less than eight pixels
     z.math = Math::bf16;
     z.groups = 6;
     Conv c(z);
     expect_statistics(c);
-    z = shape(1, 5, 7, 8, 24);
+    z = same_size(1, 5, 7, 8, 24);
     z.math = Math::bf16;
     Conv odd(z);
     odd.a.groups = 6;
     EXPECT_EQ(twk_conv_partials(&odd.a, nullptr), 0) << "35 pixels share no factor with a tile";
     odd.a.partial = reinterpret_cast<twk_moments *>(odd.a.y);
     EXPECT_EQ(twk_conv_forward(&odd.a, nullptr), TWK_BAD_ARGUMENT);
-    z = shape(1, 8, 8, 8, 24);
+    z = same_size(1, 8, 8, 8, 24);
     z.upsample = z.fold = true;
     z.pad = {1, 1, 1, 0};
     z.math = Math::bf16;
@@ -407,7 +395,7 @@ TEST_F(ConvTest, PlantedMistakesAreSeen) {
     NOT_FOR_RACES();
     for (int i = 0; i < 4 * (int)std::size(every_math); i++) {
         const int kind = i % 4; // plain, folded, from and to few channels
-        ConvCase z = shape(2, 5, 6, kind == 2 ? 3 : 16, kind == 3 ? 3 : 24);
+        ConvCase z = same_size(2, 5, 6, kind == 2 ? 3 : 16, kind == 3 ? 3 : 24);
         z.c2 = kind < 2 ? 8 : 0;
         z.bias = z.vector = z.residual = true;
         z.math = every_math[i / 4];
@@ -443,7 +431,7 @@ TEST_F(ConvTest, PlantedMistakesAreSeen) {
 }
 
 TEST_F(ConvTest, ChoicesAndErrors) {
-    ConvCase z = shape(1, 8, 8, 64, 64);
+    ConvCase z = same_size(1, 8, 8, 64, 64);
     z.math = Math::bf16;
     Conv c(z);
     twk_conv_args a = c.a;

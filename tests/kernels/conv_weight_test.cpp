@@ -96,14 +96,7 @@ void expect_right_everywhere(ConvCase z) {
 }
 
 ConvCase shape(int64_t n, int64_t h, int64_t w, int c, int o, int kernel = 3) {
-    ConvCase z;
-    z.n = n;
-    z.h = h;
-    z.w = w;
-    z.c = c;
-    z.o = o;
-    z.kh = z.kw = kernel;
-    z.pad = {kernel / 2, kernel / 2, kernel / 2, kernel / 2};
+    ConvCase z = same_size(n, h, w, c, o, kernel);
     z.bias = true;
     return z;
 }

@@ -480,12 +480,6 @@ TEST_F(GemmTest, EqualToTheBit) {
         }
 }
 
-unsigned cluster_of_last() {
-    twk_launch_info info;
-    twk_last_launch(&info);
-    return info.cluster;
-}
-
 // Parts that the blocks of a cluster add up: as few as tiles and as many, some of them empty, of
 // several products, added to fp32 and finished. They need no workspace.
 TEST_F(GemmTest, PartsInAClusterOfBlocks) {

@@ -53,6 +53,13 @@ void synchronize();
 // Whether tiles of a warpgroup (TWK_TILE_128X128_WGMMA) run here.
 bool wgmma_here();
 
+// Blocks of a cluster of the last kernel.
+inline unsigned cluster_of_last() {
+    twk_launch_info info;
+    twk_last_launch(&info);
+    return info.cluster;
+}
+
 // ---- formats ------------------------------------------------------------------------------------
 
 size_t bytes_of(twk_format f);
